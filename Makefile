@@ -1,0 +1,95 @@
+# Everything a person or a machine does here is one of these targets; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+export PENSTOCK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/penstock
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/installed: requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@test -x $(PY) || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing the development environment (about a minute the first time)"
+	@$(PY) -m pip install --quiet --require-hashes -r requirements/dev.lock
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/installed ## the development environment
+
+##@ quality
+.PHONY: lint
+lint: $(VENV)/installed ## formatting, rules, types, import contracts, generated files (under 30 s)
+	@$(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/penstock generate --check
+
+.PHONY: fmt
+fmt: $(VENV)/installed ## format and mend what can be mended
+	@$(VENV)/bin/ruff format --quiet .
+	@$(VENV)/bin/ruff check --quiet --fix .
+
+.PHONY: generate
+generate: $(VENV)/installed ## CRDs, the chart's copy, reference docs
+	@$(VENV)/bin/penstock generate
+
+.PHONY: golden
+golden: $(VENV)/installed ## write the golden files anew; read the diff
+	@GOLDEN=write $(PY) -m pytest -q tests/unit -k golden
+
+.PHONY: unit
+unit: $(VENV)/installed ## unit and property tests (under 60 s)
+	@$(PY) -m pytest -q tests/unit
+
+.PHONY: integration
+integration: $(VENV)/installed ## against a real API server, registry and tritonserver
+	@$(PY) -m pytest -q tests/integration
+
+.PHONY: e2e
+e2e: $(VENV)/installed ## on the local cluster, with the chart
+	@$(PY) -m pytest -q tests/e2e
+
+.PHONY: test
+test: $(VENV)/installed ## all of it: lint, unit, integration, e2e on a cluster that is removed again if it was started here
+	@$(PY) hack/test.py
+
+##@ cluster
+.PHONY: cluster-up cluster-down cluster-status
+cluster-up: $(VENV)/installed ## a real one-node Kubernetes on this machine
+	@$(PY) hack/cluster up
+cluster-down: $(VENV)/installed ## remove it without trace
+	@$(PY) hack/cluster down
+cluster-status: $(VENV)/installed ## what runs, and the kubeconfig
+	@$(PY) hack/cluster status
+
+.PHONY: images
+images: $(VENV)/installed ## all images; REGISTRY=… PUSH=1 for a registry of your own
+	@$(PY) hack/images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(PUSH),--push)
+
+.PHONY: demo
+demo: $(VENV)/installed ## the main job: two models, predictions, one replacing the other under load (CLUSTER=existing for yours)
+	@$(PY) examples/demo
+
+##@ benchmarks
+.PHONY: bench-repository bench-cold-start bench-idle
+bench-repository: $(VENV)/installed ## config.pbtxt: facts to checked text, per second
+	@$(PY) tests/bench/repository.py
+bench-cold-start: $(VENV)/installed ## apply to first correct prediction
+	@$(PY) tests/bench/cold_start.py
+bench-idle: $(VENV)/installed ## what 50 Ready deployments cost (SECONDS=60 for a short one)
+	@$(PY) tests/bench/idle.py
+
+.PHONY: lock
+lock: $(VENV)/installed ## resolve the lock files anew
+	@bash hack/lock.sh
+
+.PHONY: clean
+clean: ## what the build left in the tree; caches outside stay
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,3 @@
+module penstock.local/hack/cluster/pause
+
+go 1.24.0

@@ -1,0 +1,66 @@
+"""What every API model shares: camelCase on the wire, frozen in the program, and marks for the CRD generator."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from .units import (
+    DURATION_PATTERN,
+    QUANTITY_PATTERN,
+    canonical_duration,
+    canonical_quantity,
+)
+
+__all__ = ["ApiModel", "Duration", "K8s", "Quantity", "Rule", "wire"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A CEL rule of the CRD: `rule` must hold, or the API server answers `message` at `field_path`."""
+
+    rule: str
+    message: str
+    field_path: str | None = None
+
+
+@dataclass(frozen=True)
+class K8s:
+    """What a structural schema needs and a Python type cannot say.
+
+    `list_type` is `atomic`, `set` or `map` (then `keys`); `int_or_string` accepts both; `preserve` keeps unknown
+    fields; `rules` are CEL; `default` is written by the API server on creation, never below `model` or `server`.
+    """
+
+    list_type: Literal["atomic", "set", "map"] | None = None
+    keys: tuple[str, ...] = ()
+    int_or_string: bool = False
+    preserve: bool = False
+    pattern: str | None = None
+    format: str | None = None
+    max_properties: int | None = None
+    max_length: int | None = None
+    rules: tuple[Rule, ...] = ()
+    default: Any = None
+
+
+class ApiModel(BaseModel):
+    """Base of every type on the wire. Unknown fields are ignored, as the API server has pruned what it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+
+def wire(model: BaseModel) -> dict[str, Any]:
+    """The JSON form: camelCase, fields that say nothing left out; what hashes and server-side apply work on."""
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+Duration = Annotated[
+    str, AfterValidator(canonical_duration), K8s(pattern=DURATION_PATTERN, max_length=32)
+]
+Quantity = Annotated[
+    str, BeforeValidator(canonical_quantity), K8s(int_or_string=True, pattern=QUANTITY_PATTERN, max_length=32)
+]

@@ -1,0 +1,72 @@
+"""ModelFacts: what inspection learned about a model, and all that the operator ever knows of its content.
+
+Facts cross from the preparation Job, which reads untrusted files, to the operator through a termination message, so
+they are small (4 KB encoded) and every string in them is bounded and of a safe alphabet.
+"""
+
+
+
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .base import ApiModel
+
+__all__ = ["ArtifactRef", "DataType", "ModelFacts", "ModelFormat", "RepositoryModel", "Tensor"]
+
+DataType = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64", "BF16", "STRING",
+]  # fmt: skip
+ModelFormat = Literal["ONNX", "TritonRepository"]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=128)]
+TensorName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Tensor(ApiModel):
+    """One input or output: `dims` is the whole shape as the model declares it, -1 where free."""
+
+    name: TensorName
+    data_type: DataType
+    dims: tuple[int, ...]
+
+
+class ArtifactRef(ApiModel):
+    """Where serving pods fetch the content: one tar layer under one manifest of the artifact store, both by digest.
+
+    `manifest` and `layer` are a pure function of the content, so that preparing the same inputs again restores them.
+    """
+
+    repository: str
+    manifest: Digest
+    layer: Digest
+    size_bytes: int
+
+
+class RepositoryModel(ApiModel):
+    """One model of a ready Triton repository, as its own config.pbtxt or its files declare it."""
+
+    name: SafeName
+    backend: str = ""
+    ensemble: bool = False
+
+
+class ModelFacts(ApiModel):
+    """What is known of one model's content; the same content gives the same facts."""
+
+    format: ModelFormat
+    digest: Digest
+    """Digest of the source: of the file, of the OCI manifest, or of the sorted `sha256sum` lines of a folder."""
+    artifact: ArtifactRef
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    batching: bool = False
+    """True when the first dimension of every tensor is a batch, proven: batch 1, 2 and k gave the same rows."""
+    opset: int | None = None
+    ir_version: int | None = None
+    models: tuple[RepositoryModel, ...] = ()
+    """The models of a TritonRepository, in name order; empty for other formats."""
+    warnings: tuple[Annotated[str, Field(max_length=300)], ...] = ()
+

@@ -1,0 +1,240 @@
+"""`ModelDeploymentSpec`: what people write.
+
+Fields below `model` and `server` carry no CRD defaults: a revision is a hash of what the user wrote there, so a default
+that changes, or a field that a later release adds, must not appear in it.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from .base import ApiModel, Duration, K8s, Quantity, Rule
+from .facts import DataType
+
+__all__ = [
+    "AutoscalingSpec",
+    "BatchingSpec",
+    "InstancesSpec",
+    "ModelDeploymentSpec",
+    "ModelSpec",
+    "PodSpec",
+    "PrepareSpec",
+    "Resources",
+    "ServerSpec",
+    "TensorSpec",
+    "TrafficSpec",
+]
+
+QuantityMap = Annotated[dict[str, Quantity], K8s(max_properties=16)]
+StringMap = Annotated[
+    dict[str, Annotated[str, K8s(max_length=256)]], K8s(max_properties=32)
+]
+
+
+class Resources(ApiModel):
+    """Requests and limits as in any container; what is not said is filled in from the model's size."""
+
+    requests: QuantityMap | None = None
+    limits: QuantityMap | None = None
+
+
+class SecretName(ApiModel):
+    """A Secret of the same namespace. It is mounted, never read by the operator."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class SecretKey(ApiModel):
+    """One key of a Secret of the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    key: Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class SignatureSpec(ApiModel):
+    """Require a valid signature: cosign's for oci://, `<uri>.sig` as made by `cosign sign-blob` otherwise."""
+
+    key_secret_ref: SecretKey
+    """The PEM public key (ECDSA P-256 or Ed25519)."""
+
+
+class TensorSpec(ApiModel):
+    """One input or output, overriding what inspection finds."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    data_type: DataType
+    dims: Annotated[tuple[int, ...], Field(max_length=8), K8s(list_type="atomic")]
+    """Shape as the model declares it; -1 where a dimension is free."""
+
+
+Tensors = Annotated[tuple[TensorSpec, ...], Field(max_length=64), K8s(list_type="map", keys=("name",))]
+
+
+class ModelSpec(ApiModel):
+    """Which model: where its content is, and what it must be."""
+
+    uri: Annotated[
+        str,
+        Field(min_length=1, max_length=2048),
+        K8s(
+            rules=(
+                Rule(
+                    "self.matches('^(oci|s3|https|pvc)://[^/].*')",
+                    "write oci://host/repository:tag, s3://bucket/key, https://host/path or pvc://claim/path",
+                ),
+            )
+        ),
+    ]
+    """Where the content is: oci://, s3://, https:// or pvc://claim/path."""
+    format: Literal["Auto", "ONNX", "TritonRepository"] | None = None
+    """What the content is; Auto looks into it."""
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)] | None = None
+    """Pin of the content. Without it the URI is resolved once, and the digest found is recorded."""
+    served_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)] | None = None
+    """The model's name in URLs; metadata.name unless said otherwise."""
+    credentials_secret_ref: SecretName | None = None
+    """Credentials for the URI, with the keys the ecosystem uses: see the guide, "Credentials"."""
+    signature: SignatureSpec | None = None
+    """Refuse content that does not carry a valid signature."""
+    trust: Literal["Data", "Code"] | None = None
+    """Code admits content that runs code when it is loaded: Python backends in a ready Triton repository."""
+    inputs: Tensors | None = None
+    """Inputs, overriding what inspection finds."""
+    outputs: Tensors | None = None
+    """Outputs, overriding what inspection finds."""
+
+
+class PrepareSpec(ApiModel):
+    """The preparation Job."""
+
+    resources: Resources | None = None
+    timeout: Duration = "30m"
+    """The Job is ended, and the preparation failed, after this long."""
+
+
+class BatchingSpec(ApiModel):
+    """Dynamic batching: several requests computed as one. It needs two instances or more."""
+
+    max_batch_size: Annotated[int, Field(ge=0, le=65536)] | None = None
+    """0 turns batching off. Default: 32 where batching is proven, 0 elsewhere."""
+    preferred_batch_sizes: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(max_length=16), K8s(list_type="atomic")
+    ] | None = None
+    """Batch sizes the scheduler aims for."""
+    max_queue_delay: Duration | None = None
+    """How long a request may wait for company."""
+    max_queue_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Requests that may wait; one more is answered 503. Default 256."""
+    queue_timeout: Duration | None = None
+    """A request that waited this long is answered 503."""
+
+
+class InstancesSpec(ApiModel):
+    """Copies of the model in one server."""
+
+    count: Annotated[int, Field(ge=1, le=64)] | None = None
+    kind: Literal["CPU", "GPU"] | None = None
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Threads of one CPU instance. Default: the CPU limit divided by the instances, at least 1."""
+
+
+class ResponseCacheSpec(ApiModel):
+    """Triton's local response cache."""
+
+    size: Quantity
+
+
+class ServerSpec(ApiModel):
+    """How Triton serves the model."""
+
+    batching: BatchingSpec | None = None
+    instances: InstancesSpec | None = None
+    warmup: Literal["Auto", "None"] | None = None
+    """Auto: each instance answers a made-up request before it counts as ready."""
+    response_cache: ResponseCacheSpec | None = None
+    config: Annotated[dict[str, Any], K8s(preserve=True, max_properties=64)] | None = None
+    """Extra fields of Triton's ModelConfig in its own names; those Penstock owns are refused."""
+    flags: StringMap | None = None
+    """Extra flags of tritonserver without the leading dashes; those Penstock owns are refused."""
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """The Triton image; the chart's, pinned when the revision is made, unless said otherwise."""
+    resources: Resources | None = None
+    """Default: CPU request 100m and limit 1, memory from the model's size."""
+
+
+class EnvVar(ApiModel):
+    """One variable of the server's environment, by value only."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    value: Annotated[str, Field(max_length=4096)] = ""
+
+
+class LocalObject(ApiModel):
+    """An object of the same namespace by name."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+
+
+Preserved = Annotated[dict[str, Any], K8s(preserve=True)]
+
+
+class PodSpec(ApiModel):
+    """Placement and metadata of the serving pods. There is no free template: one could mount any Secret or host path."""
+
+    labels: StringMap | None = None
+    annotations: Annotated[dict[str, Annotated[str, K8s(max_length=4096)]], K8s(max_properties=32)] | None = None
+    node_selector: StringMap | None = None
+    tolerations: Annotated[tuple[Preserved, ...], Field(max_length=32), K8s(list_type="atomic")] | None = None
+    affinity: Preserved | None = None
+    topology_spread_constraints: (
+        Annotated[tuple[Preserved, ...], Field(max_length=8), K8s(list_type="atomic")] | None
+    ) = None
+    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
+    service_account_name: Annotated[str, Field(max_length=253)] | None = None
+    image_pull_secrets: (
+        Annotated[tuple[LocalObject, ...], Field(max_length=8), K8s(list_type="map", keys=("name",))] | None
+    ) = None
+    runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64), K8s(list_type="map", keys=("name",))] | None = None
+
+
+class AutoscalingTarget(ApiModel):
+    """What the autoscaler holds steady."""
+
+    cpu_percent: Annotated[int, Field(ge=1, le=1000)]
+    """Average CPU use of the serving pods, in percent of their request."""
+
+
+class AutoscalingSpec(ApiModel):
+    """A HorizontalPodAutoscaler over the stable revision."""
+
+    min: Annotated[int, Field(ge=1, le=1000)] = 1
+    max: Annotated[int, Field(ge=1, le=1000)]
+    target: AutoscalingTarget
+    behavior: Preserved | None = None
+    """As in autoscaling/v2."""
+
+
+class TrafficSpec(ApiModel):
+    """How requests reach the model."""
+
+    provider: Literal["Service"] | None = None
+    """Service: one Service that points at the stable revision."""
+    timeout: Duration = "30s"
+    """The longest a request may take: what a server that is going away waits for."""
+
+
+class ModelDeploymentSpec(ApiModel):
+    """Which model, how it is served, how many."""
+
+    model: ModelSpec
+    prepare: PrepareSpec | None = None
+    server: ServerSpec | None = None
+    pod: PodSpec | None = None
+    replicas: Annotated[int, Field(ge=0, le=1000), K8s(default=1)] = 1
+    """Serving pods; the start value when autoscaling is set."""
+    autoscaling: (
+        Annotated[AutoscalingSpec, K8s(rules=(Rule("self.min <= self.max", "min must not be above max", ".min"),))]
+        | None
+    ) = None
+    traffic: TrafficSpec | None = None

@@ -1,0 +1,67 @@
+"""Durations and quantities as Kubernetes users write them, in one canonical form.
+
+The canonical form matters: a revision's name is a hash of what the user wrote, and `60s` and `1m`
+must not be two revisions.
+"""
+
+import re
+from decimal import Decimal
+from fractions import Fraction
+
+__all__ = ["canonical_duration", "canonical_quantity", "duration_seconds", "quantity_value"]
+
+_DURATION_UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
+
+_SUFFIXES = {
+    "": Fraction(1),
+    "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000),
+    "k": Fraction(10**3), "M": Fraction(10**6), "G": Fraction(10**9), "T": Fraction(10**12), "P": Fraction(10**15),
+    "Ki": Fraction(2**10), "Mi": Fraction(2**20), "Gi": Fraction(2**30), "Ti": Fraction(2**40), "Pi": Fraction(2**50),
+}  # fmt: skip
+_QUANTITY = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(n|u|m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(n|u|m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+
+
+def duration_seconds(text: str) -> float:
+    """Seconds of a duration such as `1m30s`; raises ValueError for anything else."""
+    return _milliseconds(text) / 1000
+
+
+def canonical_duration(text: str) -> str:
+    """The shortest spelling of the same length of time: `90s` becomes `1m30s`; raises ValueError."""
+    rest = _milliseconds(text)
+    parts = []
+    for unit, size in _DURATION_UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def _milliseconds(text: str) -> int:
+    if not re.fullmatch(DURATION_PATTERN, text):
+        raise ValueError(f"{text!r} is not a duration; write it like 30s, 1m30s or 500ms")
+    sizes = dict(_DURATION_UNITS)
+    return int(sum(Decimal(number) * sizes[unit] for number, unit in _DURATION_PART.findall(text)))
+
+
+def quantity_value(text: str | int) -> Fraction:
+    """The exact number behind a Kubernetes quantity (`500m` is 1/2, `1Ki` is 1024); raises ValueError."""
+    match = _QUANTITY.match(str(text))
+    if match is None:
+        raise ValueError(f"{text!r} is not a quantity; write it like 500m, 2 or 1Gi")
+    return Fraction(match[1]) * _SUFFIXES[match[2] or ""]
+
+
+def canonical_quantity(text: str | int) -> str:
+    """The spelling the API server itself would choose among equal ones: `1024Mi` becomes `1Gi`; raises ValueError."""
+    value = quantity_value(text)
+    binary = str(text).endswith("i")
+    order = ("Pi", "Ti", "Gi", "Mi", "Ki") if binary else ("P", "T", "G", "M", "k")
+    for suffix in (*order, "", "m", "u", "n"):
+        scaled = value / _SUFFIXES[suffix]
+        if scaled.denominator == 1 and (scaled >= 1 or value == 0):
+            return f"{scaled.numerator}{suffix}" if value else "0"
+    raise ValueError(f"{text!r} is finer than a billionth; write it like 500m, 2 or 1Gi")

@@ -1,0 +1,50 @@
+"""The operator's settings, read once from its environment; the chart writes them there."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from penstock.api.units import quantity_value
+from penstock.core.settings import Settings
+
+__all__ = ["OperatorSettings", "read_settings"]
+
+
+@dataclass(frozen=True)
+class OperatorSettings:
+    """`decisions` is what plan() sees of it."""
+
+    decisions: Settings
+    namespace: str
+    identity: str
+    """The pod's uid: a restarted container of the same pod takes its own lease again at once."""
+    watch_namespaces: tuple[str, ...]
+    """Empty: all of them."""
+    log_level: str
+    workers: int = 8
+    port: int = 8080
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> OperatorSettings:
+    """Settings from PENSTOCK_* variables; raises KeyError naming the variable that is missing."""
+    found = os.environ if environment is None else environment
+    registry = found.get("PENSTOCK_REGISTRY", "registry.penstock-system:5000")
+    return OperatorSettings(
+        decisions=Settings(
+            jobs_image=found["PENSTOCK_IMAGE_JOBS"],
+            triton_image=found["PENSTOCK_IMAGE_TRITON"],
+            registry=registry,
+            plain_http=_words(found.get("PENSTOCK_PLAIN_HTTP", "")),
+            image_pull_secrets=_words(found.get("PENSTOCK_IMAGE_PULL_SECRETS", "")),
+            max_model_bytes=int(quantity_value(found.get("PENSTOCK_MAX_MODEL_SIZE", "10Gi"))),
+        ),
+        namespace=found.get("PENSTOCK_NAMESPACE", "penstock-system"),
+        identity=found["PENSTOCK_POD_UID"],
+        watch_namespaces=_words(found.get("PENSTOCK_WATCH_NAMESPACES", "")),
+        log_level=found.get("PENSTOCK_LOG_LEVEL", "INFO"),
+        port=int(found.get("PENSTOCK_PORT", "8080")),
+    )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -1,0 +1,150 @@
+"""RepositoryPlan: what a serving pod's model repository holds, which models it loads, and what that needs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from penstock.api.facts import ModelFacts
+
+from .check import check_config
+from .context import Context
+from .extra import check_extra
+from .names import unsafe_name
+from .problems import Problem, errors
+from .proto import config_text, parse_config
+from .render import render_config
+from .settings import ServerSettings
+from .sizing import memory_bytes, shm_bytes
+
+__all__ = ["RepositoryPlan", "build_repository", "server_flags"]
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryPlan:
+    """The model repository of one revision.
+
+    `config_text` is the config.pbtxt to write beside the model, None for a repository served as it is. `entry_model`
+    is the name clients use, `load_models` what the server is told to load. A plan with errors among its `problems`
+    must not be served; its sizes are those of what could be understood. Sizes are bytes.
+    """
+
+    config_text: str | None
+    entry_model: str
+    load_models: tuple[str, ...]
+    shm_bytes: int
+    memory_bytes: int
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """What forbids serving; empty for a plan that can be served."""
+        return errors(self.problems)
+
+
+def build_repository(facts: ModelFacts, served_name: str, settings: ServerSettings) -> RepositoryPlan:
+    """Render and check the repository; the same arguments always give the same plan, byte by byte.
+
+    The rendered text is parsed again and checked by all rules with every warning an error: what Triton would accept
+    and misread must not come from us.
+    """
+    if facts.format == "TritonRepository":
+        return _plan_verbatim(facts, served_name, settings)
+    problems = [*settings.refusals, *_check_facts(facts, served_name), *check_extra(settings)]
+    text = None
+    if not problems:
+        text = config_text(render_config(facts, served_name, settings))
+        context = Context(directory=served_name, server_version=settings.server_version, strict=True,
+                          cache=settings.cache_bytes > 0, rate_limit=_rate_limited(settings))  # fmt: skip
+        problems.extend(map(_translate, check_config(parse_config(text), context)))
+    return RepositoryPlan(
+        config_text=text if not errors(tuple(problems)) else None,
+        entry_model=served_name,
+        load_models=(served_name,),
+        shm_bytes=shm_bytes(facts, settings),
+        memory_bytes=memory_bytes(facts, settings),
+        problems=tuple(problems),
+    )
+
+
+def server_flags(settings: ServerSettings) -> tuple[str, ...]:
+    """The flags of tritonserver that follow from `spec.server`: the user's, and the response cache's; sorted."""
+    flags = [f"--{name}={value}" for name, value in settings.flags]
+    if settings.cache_bytes:
+        flags.append(f"--cache-config=local,size={settings.cache_bytes}")
+    return tuple(sorted(flags))
+
+
+def _plan_verbatim(facts: ModelFacts, served_name: str, settings: ServerSettings) -> RepositoryPlan:
+    problems = list(settings.refusals)
+    entry = _choose_entry(facts, served_name)
+    if entry is None:
+        problems.append(_refuse_entry(facts, served_name))
+    return RepositoryPlan(
+        config_text=None,
+        entry_model=entry or served_name,
+        load_models=tuple(sorted(model.name for model in facts.models)),
+        shm_bytes=shm_bytes(facts, settings),
+        memory_bytes=memory_bytes(facts, settings),
+        problems=tuple(problems),
+    )
+
+
+def _choose_entry(facts: ModelFacts, served_name: str) -> str | None:
+    names = [model.name for model in facts.models]
+    ensembles = [model.name for model in facts.models if model.ensemble]
+    if served_name in names:
+        return served_name
+    if len(names) == 1:
+        return names[0]
+    return ensembles[0] if len(ensembles) == 1 else None
+
+
+def _refuse_entry(facts: ModelFacts, served_name: str) -> Problem:
+    names = ", ".join(model.name for model in facts.models[:20])
+    if not names:
+        return Problem("spec.model.uri", "repository-empty", "the repository holds no model; expected <model>/config.pbtxt")
+    message = (
+        f"the repository holds no model named {served_name}, and several could be the one that clients call: {names}; "
+        "set servedName to one of them"
+    )
+    return Problem("spec.model.servedName", "entry-model", message)
+
+
+def _check_facts(facts: ModelFacts, served_name: str) -> Iterator[Problem]:
+    wrong = unsafe_name(served_name)
+    if wrong:
+        yield Problem("spec.model.servedName", "unsafe-name", f"the served name {wrong}")
+    for group, tensors in (("inputs", facts.inputs), ("outputs", facts.outputs)):
+        if not tensors:
+            yield Problem(f"spec.model.{group}", "tensors-missing", f"the model has no {group}; list them here")
+        for index, tensor in enumerate(tensors):
+            if facts.batching and (not tensor.dims or tensor.dims[0] != -1):
+                message = f"tensor {tensor.name} is {list(tensor.dims)}: batching was proven, so its first must be -1"
+                yield Problem(f"spec.model.{group}[{index}].dims", "batch-dimension", message)
+
+
+def _rate_limited(settings: ServerSettings) -> bool:
+    return dict(settings.flags).get("rate-limit", "off") != "off"
+
+
+_SPEC_PATHS = (
+    ("input[", "spec.model.inputs["),
+    ("output[", "spec.model.outputs["),
+    ("name", "spec.model.servedName"),
+    ("max_batch_size", "spec.server.batching.maxBatchSize"),
+    ("dynamic_batching.preferred_batch_size", "spec.server.batching.preferredBatchSizes"),
+    ("dynamic_batching.max_queue_delay_microseconds", "spec.server.batching.maxQueueDelay"),
+    ("dynamic_batching.default_queue_policy.max_queue_size", "spec.server.batching.maxQueueSize"),
+    ("dynamic_batching.default_queue_policy.default_timeout_microseconds", "spec.server.batching.queueTimeout"),
+    ("instance_group", "spec.server.instances"),
+    ("response_cache", "spec.server.responseCache"),
+    ("", "spec.server.config."),
+)
+
+
+def _translate(problem: Problem) -> Problem:
+    """The same problem under the path the user wrote; what has no field of its own came from `server.config`."""
+    for start, replacement in _SPEC_PATHS:
+        if problem.path.startswith(start):
+            path = replacement + problem.path.removeprefix(start)
+            return Problem(path, problem.rule, problem.message, problem.severity)
+    return problem

@@ -1,0 +1,103 @@
+"""Names and labels that several rooms need to agree on.
+
+metadata.name of a ModelDeployment is a DNS-1035 label of at most 40 characters, so every name below fits its kind's
+limit without being cut: two deployments can never meet in one name.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.api.resource import API_VERSION, KIND, Metadata
+
+__all__ = [
+    "COMPONENT_LABEL",
+    "DEPLOYMENT_LABEL",
+    "FIELD_MANAGER",
+    "MANAGED_BY",
+    "PREPARATION_LABEL",
+    "PULL_SECRET",
+    "PUSH_SECRET",
+    "RENDERED_ANNOTATION",
+    "REVISION_LABEL",
+    "ObjectKey",
+    "job_name",
+    "key_of",
+    "labels",
+    "object_metadata",
+    "owner_reference",
+    "revision_name",
+]
+
+FIELD_MANAGER = "penstock"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "penstock"}
+DEPLOYMENT_LABEL = "penstock.dev/deployment"
+REVISION_LABEL = "penstock.dev/revision"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+PREPARATION_LABEL = "penstock.dev/preparation"
+RENDERED_ANNOTATION = "penstock.dev/rendered"
+PUSH_SECRET = "penstock-registry-push"  # noqa: S105 - the name of a Secret
+PULL_SECRET = "penstock-registry-pull"  # noqa: S105 - the name of a Secret
+
+
+@dataclass(frozen=True, order=True)
+class ObjectKey:
+    """One object of a namespace; the kind alone is enough, Penstock uses no two groups with the same kind."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+def key_of(manifest: dict[str, Any]) -> ObjectKey:
+    """The key of a manifest as rendered or as observed."""
+    metadata = manifest["metadata"]
+    return ObjectKey(manifest["kind"], metadata.get("namespace", ""), metadata["name"])
+
+
+def revision_name(deployment: str, digest: str) -> str:
+    """`<md>-<hash8>`, the name of the revision and of most of its objects."""
+    return f"{deployment}-{digest[:8]}"
+
+
+def job_name(deployment: str, preparation: str) -> str:
+    """`<md>-prepare-<hash8>`, at most 57 characters."""
+    return f"{deployment}-prepare-{preparation[:8]}"
+
+
+def labels(owner: Metadata, component: str, revision: str | None = None) -> dict[str, str]:
+    """The labels of an owned object. The user's own labels are not copied: Argo CD would claim the children by them."""
+    found = {
+        "app.kubernetes.io/name": "penstock",
+        COMPONENT_LABEL: component,
+        **MANAGED_BY,
+        "app.kubernetes.io/part-of": "penstock",
+        DEPLOYMENT_LABEL: owner.name,
+    }
+    if revision:
+        found[REVISION_LABEL] = revision
+    return found
+
+
+def owner_reference(owner: Metadata) -> dict[str, Any]:
+    """Makes the garbage collector remove the child with its ModelDeployment; no finalizer is needed."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def object_metadata(owner: Metadata, name: str, component: str, revision: str | None = None) -> dict[str, Any]:
+    """metadata of an owned object."""
+    return {
+        "name": name,
+        "namespace": owner.namespace,
+        "labels": labels(owner, component, revision),
+        "ownerReferences": [owner_reference(owner)],
+    }

@@ -1,0 +1,36 @@
+"""When an observed object is no longer what was asked for, and how a rendered one says what it is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .names import RENDERED_ANNOTATION
+from .revision import canonical_hash
+
+__all__ = ["differs", "seal"]
+
+
+def seal(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with the hash of itself as annotation.
+
+    The hash shows a field that is no longer rendered; comparing values alone would never see it go.
+    """
+    metadata = manifest["metadata"]
+    annotations = {**metadata.get("annotations", {}), RENDERED_ANNOTATION: canonical_hash(manifest)[:16]}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
+
+
+def differs(desired: dict[str, Any], live: Mapping[str, Any]) -> bool:
+    """Whether applying the sealed `desired` would change `live`; the server's own additions do not count."""
+    return not _contains(live, desired)
+
+
+def _contains(live: Any, desired: Any) -> bool:
+    if isinstance(desired, Mapping):
+        return isinstance(live, Mapping) and all(_contains(live.get(key), value) for key, value in desired.items())
+    if isinstance(desired, (list, tuple)):
+        return (
+            isinstance(live, (list, tuple))
+            and len(live) == len(desired)
+            and all(_contains(found, wanted) for found, wanted in zip(live, desired, strict=True))
+        )
+    return bool(live == desired)

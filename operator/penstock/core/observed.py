@@ -1,0 +1,50 @@
+"""One snapshot of the world: all that `plan()` may look at."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from penstock.api.reasons import Reason
+from penstock.api.resource import ModelDeployment
+
+from .names import REVISION_LABEL, ObjectKey
+from .revision import RevisionRecord
+from .settings import Settings
+
+__all__ = ["Observed"]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A ModelDeployment, the objects that are its own, its pods, and what is in its way."""
+
+    deployment: ModelDeployment
+    settings: Settings
+    objects: Mapping[ObjectKey, Mapping[str, Any]] = field(default_factory=dict)
+    pods: tuple[Mapping[str, Any], ...] = ()
+    obstacles: Mapping[ObjectKey, tuple[Reason, str]] = field(default_factory=dict)
+    """Objects that could not be written last time, and why: a foreign object has the name, a quota is used up."""
+
+    @cached_property
+    def records(self) -> dict[str, RevisionRecord]:
+        """The readable revision records by name, oldest first."""
+        found = [RevisionRecord.from_manifest(dict(item)) for item in self.of_kind("ControllerRevision")]
+        return {record.name: record for record in sorted(found, key=lambda record: record.number)}
+
+    def of_kind(self, kind: str) -> Iterable[Mapping[str, Any]]:
+        """Own objects of one kind, in name order."""
+        return [item for key, item in sorted(self.objects.items()) if key.kind == kind]
+
+    def get(self, kind: str, name: str) -> Mapping[str, Any] | None:
+        """One own object, or None."""
+        return self.objects.get(ObjectKey(kind, self.deployment.metadata.namespace, name))
+
+    def pods_of(self, revision: str) -> tuple[Mapping[str, Any], ...]:
+        """Serving pods of one revision."""
+        return tuple(pod for pod in self.pods if pod["metadata"].get("labels", {}).get(REVISION_LABEL) == revision)
+
+    def pods_of_job(self, job: str) -> tuple[Mapping[str, Any], ...]:
+        """Pods of one preparation Job."""
+        label = "batch.kubernetes.io/job-name"
+        return tuple(pod for pod in self.pods if pod["metadata"].get("labels", {}).get(label) == job)

@@ -1,0 +1,81 @@
+"""What a pod's status says, as small facts; pods are read as plain JSON, trimmed by the cache."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ContainerEnd", "ends", "finished_message", "is_ready", "restarts", "scheduling_problem", "waiting"]
+
+Pod = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ContainerEnd:
+    """How a container ended, now or last time."""
+
+    container: str
+    exit_code: int
+    reason: str
+    message: str
+    finished: str
+
+
+def is_ready(pod: Pod) -> bool:
+    """Whether the pod's Ready condition is True."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", ()))
+
+
+def _container_statuses(pod: Pod) -> Iterator[Mapping[str, Any]]:
+    status = pod.get("status", {})
+    yield from status.get("initContainerStatuses", ())
+    yield from status.get("containerStatuses", ())
+
+
+def ends(pod: Pod) -> tuple[ContainerEnd, ...]:
+    """Failed ends of the pod's containers, the present state before the last one."""
+    found = []
+    for status in _container_statuses(pod):
+        for state in (status.get("state", {}), status.get("lastState", {})):
+            end = state.get("terminated")
+            if end and end.get("exitCode", 0) != 0:
+                found.append(
+                    ContainerEnd(
+                        status["name"],
+                        end["exitCode"],
+                        end.get("reason", ""),
+                        end.get("message", "").strip(),
+                        end.get("finishedAt", ""),
+                    )
+                )
+    return tuple(found)
+
+
+def finished_message(pod: Pod, container: str) -> str | None:
+    """The termination message of a container that has ended, however it ended."""
+    for status in _container_statuses(pod):
+        end = status.get("state", {}).get("terminated")
+        if end and status["name"] == container:
+            return str(end.get("message", ""))
+    return None
+
+
+def restarts(pod: Pod, container: str) -> int:
+    """How often a container was started again."""
+    return next((s.get("restartCount", 0) for s in _container_statuses(pod) if s["name"] == container), 0)
+
+
+def waiting(pod: Pod) -> tuple[str, str] | None:
+    """(reason, message) of the first container that cannot start, such as ImagePullBackOff."""
+    for status in _container_statuses(pod):
+        state = status.get("state", {}).get("waiting")
+        if state and state.get("reason") not in (None, "PodInitializing", "ContainerCreating", "CrashLoopBackOff"):
+            return state["reason"], state.get("message", "")
+    return None
+
+
+def scheduling_problem(pod: Pod) -> str | None:
+    """The scheduler's sentence about a pod that fits nowhere."""
+    for condition in pod.get("status", {}).get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message", "the pod fits on no node"))
+    return None

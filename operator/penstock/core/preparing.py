@@ -1,0 +1,166 @@
+"""How far the preparation of what the spec asks for has come, and what has to be done about its Job.
+
+The same inputs never run twice: facts are taken from the revision record that the preparation led to. A failure that
+the world outside can mend is tried again after growing pauses, any other waits for a change of the spec.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from penstock.api.facts import ModelFacts
+from penstock.api.reasons import RETRYABLE, Reason
+from penstock.api.status import PreparationStatus
+
+from .conditions import timestamp
+from .names import PREPARATION_LABEL, ObjectKey, job_name, key_of
+from .observed import Observed
+from .pipeline import Outcome, preparation_job, preparation_outcome
+from .revision import RevisionRecord, preparation_key
+from .server import Failure
+
+__all__ = ["Preparing", "prepare", "restore", "superseded_jobs"]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=10)
+_PATIENCE_FOR_PODS = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """`facts` once known; else why not yet, or why not at all."""
+
+    status: PreparationStatus
+    facts: ModelFacts | None = None
+    reason: Reason = Reason.PREPARING
+    message: str = ""
+    failed: bool = False
+    create: dict[str, Any] | None = None
+    delete: ObjectKey | None = None
+    wake: datetime | None = None
+
+
+def prepare(observed: Observed, now: datetime) -> Preparing:
+    """What is known of the model that the spec names."""
+    deployment = observed.deployment
+    key = preparation_key(deployment.spec.model, deployment.metadata.namespace)
+    told = deployment.status.preparation
+    status = told if told and told.key == key else PreparationStatus(key=key)
+    known = _known_facts(observed, status)
+    if known:
+        return _succeeded(status, known)
+    job = observed.get("Job", job_name(deployment.metadata.name, key))
+    if job is None:
+        return _without_job(observed, status, now)
+    return _with_job(status, job, preparation_outcome(job, observed.pods_of_job(job["metadata"]["name"])), now)
+
+
+def _known_facts(observed: Observed, status: PreparationStatus) -> ModelFacts | None:
+    for record in observed.records.values():
+        if record.preparation == status.key or record.name == status.revision:
+            return record.facts
+    return None
+
+
+def _succeeded(status: PreparationStatus, facts: ModelFacts) -> Preparing:
+    told = PreparationStatus(
+        key=status.key,
+        revision=status.revision,
+        digest=facts.digest,
+        size_bytes=facts.artifact.size_bytes,
+        format=facts.format,
+        warnings=facts.warnings[:8] or None,
+    )
+    return Preparing(told, facts, Reason.PREPARED, f"{facts.format} {facts.digest}")
+
+
+def _without_job(observed: Observed, status: PreparationStatus, now: datetime) -> Preparing:
+    if status.reason and status.retry_time is None:
+        return _failure(status, None)
+    if status.retry_time and timestamp(now) < status.retry_time:
+        return _failure(status, _moment(status.retry_time))
+    deployment, owner = observed.deployment, observed.deployment.metadata
+    job = preparation_job(owner, status.key, deployment.spec.model, deployment.spec.prepare, observed.settings)
+    return Preparing(_under_way(status), message=f"preparing {deployment.spec.model.uri}", create=job)
+
+
+def _under_way(status: PreparationStatus) -> PreparationStatus:
+    return status.model_copy(update={"retry_time": None, "reason": None, "message": None})
+
+
+def _with_job(status: PreparationStatus, job: Mapping[str, Any], outcome: Outcome, now: datetime) -> Preparing:
+    if outcome.facts:
+        return _succeeded(status, outcome.facts)
+    uid = job["metadata"]["uid"]
+    if outcome.failed and status.failed_job != uid:
+        return _first_sight_of_failure(status, uid, outcome, now)
+    if outcome.failed:
+        due = status.retry_time is not None and timestamp(now) >= status.retry_time
+        return replace(
+            _failure(status, _moment(status.retry_time)), delete=key_of(dict(job)) if due else None
+        )
+    message = outcome.message
+    started = _moment(job["metadata"].get("creationTimestamp"))
+    overdue = started is not None and now - started > _PATIENCE_FOR_PODS
+    if overdue and not any(job.get("status", {}).get(count) for count in ("active", "failed", "succeeded")):
+        message = f"the Job {job['metadata']['name']} has made no pod yet: its events say why (quota, limits, Pod Security)"
+    wake = started + _PATIENCE_FOR_PODS if started and not overdue else None
+    return Preparing(_under_way(status), reason=outcome.reason, message=message, wake=wake)
+
+
+def _first_sight_of_failure(status: PreparationStatus, uid: str, outcome: Outcome, now: datetime) -> Preparing:
+    attempt = status.attempt + 1
+    retry = None
+    if outcome.reason in RETRYABLE:
+        retry = timestamp(now + min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE))
+    told = status.model_copy(
+        update={
+            "attempt": attempt,
+            "failed_job": uid,
+            "retry_time": retry,
+            "reason": outcome.reason.value,
+            "message": outcome.message[:2048],
+        }
+    )
+    return _failure(told, _moment(retry))
+
+
+def _failure(status: PreparationStatus, wake: datetime | None) -> Preparing:
+    return Preparing(status, None, Reason(status.reason or "PreparationFailed"), status.message or "", True, wake=wake)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def restore(observed: Observed, record: RevisionRecord, failure: Failure) -> Preparing:
+    """Prepare a record's content again because the artifact store has lost it; it must come out the same."""
+    owner = observed.deployment.metadata
+    status = PreparationStatus(key=record.preparation, revision=record.name)
+    lost = f"the artifact store has lost {record.facts.artifact.layer}; it is being prepared again from {record.model.uri}"
+    job = observed.get("Job", job_name(owner.name, record.preparation))
+    if job is None:
+        pinned = record.model.model_copy(update={"digest": record.facts.digest})
+        again = preparation_job(owner, record.preparation, pinned, observed.deployment.spec.prepare, observed.settings)
+        return Preparing(status, reason=Reason.ARTIFACT_MISSING, message=lost, create=again)
+    outcome = preparation_outcome(job, observed.pods_of_job(job["metadata"]["name"]))
+    if job["metadata"]["creationTimestamp"] < failure.time and (outcome.facts or outcome.failed):
+        return Preparing(status, reason=Reason.ARTIFACT_MISSING, message=lost, delete=key_of(dict(job)))
+    if outcome.failed:
+        return Preparing(status, reason=outcome.reason, message=f"{lost}, which failed: {outcome.message}", failed=True)
+    if outcome.facts and outcome.facts.artifact.manifest != record.facts.artifact.manifest:
+        sentence = (
+            f"{record.model.uri} no longer gives the content of {record.name}: the record names"
+            f" {record.facts.artifact.manifest}, preparing it again gave {outcome.facts.artifact.manifest}"
+        )
+        return Preparing(status, reason=Reason.DIGEST_MISMATCH, message=sentence, failed=True)
+    return Preparing(status, reason=Reason.ARTIFACT_MISSING, message=lost)
+
+
+def superseded_jobs(observed: Observed, needed: frozenset[str]) -> tuple[ObjectKey, ...]:
+    """Jobs still running for inputs that nobody asks for any more."""
+    return tuple(
+        key_of(dict(job))
+        for job in observed.of_kind("Job")
+        if job["metadata"]["labels"].get(PREPARATION_LABEL) not in needed and job.get("status", {}).get("active")
+    )

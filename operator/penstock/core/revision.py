@@ -1,0 +1,129 @@
+"""Preparations, revisions and their records: what names them, and what is needed to render one again.
+
+A preparation is named by its inputs, a revision by what it serves and how. Both names are hashes of what the user wrote
+and what inspection found, never of defaults, so that neither a new release nor a changed default moves anybody.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.api.base import wire
+from penstock.api.facts import ModelFacts
+from penstock.api.resource import Metadata, ModelDeployment
+from penstock.api.spec import EnvVar, ModelSpec
+
+from .names import object_metadata, revision_name
+
+__all__ = ["RevisionRecord", "canonical_hash", "name_revision", "preparation_key", "record_manifest", "revision_hash"]
+
+RECORD_VERSION = 1
+
+
+def canonical_hash(value: Any) -> str:
+    """Hex SHA-256 of the value's canonical JSON: sorted keys, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def preparation_key(model: ModelSpec, namespace: str) -> str:
+    """Names a preparation by its inputs; the namespace is one, as each has an artifact repository of its own."""
+    inputs = wire(model)
+    inputs.pop("servedName", None)
+    return canonical_hash({"model": inputs, "namespace": namespace})[:16]
+
+
+def revision_hash(deployment: ModelDeployment, facts: ModelFacts) -> str:
+    """Names a revision by its content and by what the user wrote of its serving, normalised."""
+    spec, known = deployment.spec, wire(facts)
+    known.pop("artifact")
+    known.pop("warnings", None)
+    pod = wire(spec.pod) if spec.pod else {}
+    return canonical_hash(
+        {
+            "facts": known,
+            "servedName": spec.model.served_name,
+            "server": wire(spec.server) if spec.server else {},
+            "env": pod.get("env", []),
+            "runtimeClassName": pod.get("runtimeClassName"),
+        }
+    )[:8]
+
+
+@dataclass(frozen=True)
+class RevisionRecord:
+    """Everything needed to render a revision again, long after spec has moved on. Immutable once written."""
+
+    name: str
+    preparation: str
+    model: ModelSpec
+    facts: ModelFacts
+    served_name: str
+    server: dict[str, Any]
+    """Server settings with every default applied, as `modelrepo` stores them."""
+    resources: dict[str, dict[str, str]]
+    env: tuple[EnvVar, ...]
+    runtime_class: str | None
+    server_image: str
+    fetch_image: str
+    plain_http: tuple[str, ...]
+    image_pull_secrets: tuple[str, ...]
+    number: int = 1
+    """Grows with each record of a deployment; the order of history."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The `data` of the ControllerRevision."""
+        return {
+            "version": RECORD_VERSION,
+            "preparation": self.preparation,
+            "model": wire(self.model),
+            "facts": wire(self.facts),
+            "servedName": self.served_name,
+            "server": self.server,
+            "resources": self.resources,
+            "env": [wire(variable) for variable in self.env],
+            "runtimeClassName": self.runtime_class,
+            "images": {"server": self.server_image, "fetch": self.fetch_image},
+            "plainHttp": list(self.plain_http),
+            "imagePullSecrets": list(self.image_pull_secrets),
+        }
+
+    @classmethod
+    def from_manifest(cls, manifest: dict[str, Any]) -> "RevisionRecord":
+        """From a ControllerRevision; raises KeyError or pydantic.ValidationError for one that is not ours."""
+        data = manifest["data"]
+        if data["version"] != RECORD_VERSION:
+            raise KeyError(f"record version {data['version']} is newer than this operator knows ({RECORD_VERSION})")
+        return cls(
+            name=manifest["metadata"]["name"],
+            preparation=data["preparation"],
+            model=ModelSpec.model_validate(data["model"]),
+            facts=ModelFacts.model_validate(data["facts"]),
+            served_name=data["servedName"],
+            server=data["server"],
+            resources=data["resources"],
+            env=tuple(EnvVar.model_validate(variable) for variable in data["env"]),
+            runtime_class=data.get("runtimeClassName"),
+            server_image=data["images"]["server"],
+            fetch_image=data["images"]["fetch"],
+            plain_http=tuple(data["plainHttp"]),
+            image_pull_secrets=tuple(data["imagePullSecrets"]),
+            number=manifest.get("revision", 1),
+        )
+
+
+def record_manifest(owner: Metadata, record: RevisionRecord) -> dict[str, Any]:
+    """The immutable ControllerRevision of a record."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": object_metadata(owner, record.name, "revision", record.name),
+        "revision": record.number,
+        "data": record.to_json(),
+    }
+
+
+def name_revision(deployment: ModelDeployment, facts: ModelFacts) -> str:
+    """The revision that the deployment's spec asks for, its content being known."""
+    return revision_name(deployment.metadata.name, revision_hash(deployment, facts))

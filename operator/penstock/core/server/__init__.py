@@ -1,0 +1,17 @@
+"""Everything one revision needs to serve, and what its pods say when it does not."""
+
+from .deployment import Serving, deployment
+from .failure import Failure, serving_failure
+from .objects import NOWHERE, client_service, config_map, disruption_budget, headless_service
+
+__all__ = [
+    "NOWHERE",
+    "Failure",
+    "Serving",
+    "client_service",
+    "config_map",
+    "deployment",
+    "disruption_budget",
+    "headless_service",
+    "serving_failure",
+]

@@ -1,0 +1,76 @@
+"""The small objects around a revision's Deployment: Services, configuration, disruption budget."""
+
+from typing import Any
+
+from penstock.api.resource import Metadata
+from penstock.core.names import DEPLOYMENT_LABEL, REVISION_LABEL, object_metadata
+
+from .deployment import GRPC_PORT, HTTP_PORT, METRICS_PORT, Serving
+
+__all__ = ["NOWHERE", "client_service", "config_map", "disruption_budget", "headless_service"]
+
+NOWHERE = "none"
+"""The revision a client Service selects while nothing serves: no pod carries it."""
+
+_HTTP = {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}
+_GRPC = {
+    "name": "grpc",
+    "port": GRPC_PORT,
+    "targetPort": "grpc",
+    "protocol": "TCP",
+    "appProtocol": "kubernetes.io/h2c",
+}
+
+
+def client_service(owner: Metadata, revision: str | None) -> dict[str, Any]:
+    """The address clients use, `<md>`; it never changes, only the revision behind it does."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": object_metadata(owner, owner.name, "client"),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {DEPLOYMENT_LABEL: owner.name, REVISION_LABEL: revision or NOWHERE},
+            "ports": [_HTTP, _GRPC],
+        },
+    }
+
+
+def headless_service(owner: Metadata, revision: str) -> dict[str, Any]:
+    """The pods of one revision by name, for whoever asks a revision rather than the model."""
+    metrics = {"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": object_metadata(owner, revision, "server", revision),
+        "spec": {
+            "clusterIP": "None",
+            "selector": {DEPLOYMENT_LABEL: owner.name, REVISION_LABEL: revision},
+            "ports": [_HTTP, _GRPC, metrics],
+        },
+    }
+
+
+def config_map(owner: Metadata, serving: Serving) -> dict[str, Any] | None:
+    """config.pbtxt of a revision, for the pods to mount and people to read; None for a verbatim repository."""
+    if serving.config_text is None:
+        return None
+    name = serving.record.name
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": object_metadata(owner, name, "server", name),
+        "immutable": True,
+        "data": {"config.pbtxt": serving.config_text},
+    }
+
+
+def disruption_budget(owner: Metadata) -> dict[str, Any]:
+    """One pod at a time may be drained; `maxUnavailable` rather than `minAvailable`, or one replica could never move."""
+    selector = {DEPLOYMENT_LABEL: owner.name, "app.kubernetes.io/component": "server"}
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": object_metadata(owner, owner.name, "server"),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
+    }
