@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hack.cluster.components import Identities
 from hack.cluster import shell
+from hack.cluster.identities import Identities
 from hack.cluster.settings import Settings
 
 _NAME = "metrics-server"
@@ -36,9 +36,7 @@ def objects(settings: Settings, who: Identities) -> list[dict[str, Any]]:
         _rule("discovery.k8s.io", ["endpointslices"], ["list", "watch"]),
     ]
     policy = [
-        _rule(
-            "", ["pods", "nodes", "namespaces", "services", "endpoints"], ["list", "watch", "get"]
-        ),
+        _rule("", ["pods", "nodes", "namespaces", "services", "endpoints"], ["list", "watch", "get"]),
         _rule("networking.k8s.io", ["networkpolicies"], ["list", "watch", "get"]),
         _rule("discovery.k8s.io", ["endpointslices"], ["list", "watch", "get"]),
     ]
@@ -128,8 +126,6 @@ def _rule(group: str, resources: list[str], verbs: list[str]) -> dict[str, Any]:
     return {"apiGroups": [group], "resources": resources, "verbs": verbs}
 
 
-def _object(
-    api_version: str, kind: str, name: str, namespace: str = "", **content: Any
-) -> dict[str, Any]:
+def _object(api_version: str, kind: str, name: str, namespace: str = "", **content: Any) -> dict[str, Any]:
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}

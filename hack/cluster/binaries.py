@@ -153,5 +153,3 @@ def _build(tool: Tool, folder: Path) -> None:
             (out / made).rename(out / wanted)
         shutil.copyfile(MODULES / tool.name / "go.mod", out / "go.mod")
         out.rename(folder)
-
-

@@ -7,36 +7,37 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from hack.cluster import binaries, containers, network, process, shell
+from hack.cluster import binaries, containers, network, packetfilter, process, shell
 from hack.cluster.errors import ClusterError
 from hack.cluster.process import Process
 from hack.cluster.record import Record
 from hack.cluster.settings import Settings
 
-_ORDER: tuple[tuple[str, ...], ...] = (
-    ("kubelet", "kube-proxy", "network-policy", "coredns", "metrics-server")
-    + ("kube-scheduler", "kube-controller-manager"),
-    ("kube-apiserver",),
-    ("etcd",),
-)
 _LOG_LINKS = Path("/var/log/containers")
+_DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+_PROGRAMS = frozenset(
+    {"containerd", "containerd-shim-runc-v2", "coredns", "etcd", "kubelet", "kube-proxy"}
+    | {"kube-apiserver", "kube-controller-manager", "kube-scheduler", "metrics-server"}
+    | {"kube-network-policies", "kube-router"}
+)
 
 
 def remove(settings: Settings, found: Record | None) -> list[str]:
-    """Stop and remove everything; return a line for each thing that would not go."""
+    """Stop and remove everything; return a line for each thing that would not go.
+
+    Nobody will miss the state, so all but containerd are killed outright: first what restarts
+    containers, then, through containerd's socket, the containers, then the rest.
+    """
     recorded = found.processes if found else ()
-    for names in _ORDER[:1]:
-        process.stop([p for p in recorded if p.name in names], 3)
+    process.stop([p for p in recorded if p.name != "containerd"], 0)
     _stop_containers(settings, recorded)
-    for names in _ORDER[1:]:
-        process.stop([p for p in recorded if p.name in names], 5)
     process.stop(recorded, 5)
-    process.stop(_strays(settings), 2)
+    process.stop(_strays(settings), 0)
     _unmount(settings)
     _remove_chains(settings)
     network.remove(settings)
     _remove_cgroups()
-    _remove_log_links(settings)
+    _remove_kubelet_files(settings)
     shutil.rmtree(settings.directory, ignore_errors=True)
     return remains(settings)
 
@@ -46,9 +47,9 @@ def remains(settings: Settings) -> list[str]:
     left = {
         "processes": [str(p.pid) for p in _strays(settings)],
         "mounts": _mounts(settings),
-        "packet-filter chains": network.chains(settings),
+        "packet-filter chains": packetfilter.remains(settings),
         "control groups": [str(path) for path in _cgroups()],
-        "bridges": [settings.bridge] if Path("/sys/class/net", settings.bridge).exists() else [],
+        "bridges": [settings.bridge] if network.exists(settings) else [],
         "folders": [str(settings.directory)] if settings.directory.exists() else [],
     }
     return [f"{len(things)} {kind}: {', '.join(things)}" for kind, things in left.items() if things]
@@ -75,13 +76,6 @@ def _strays(settings: Settings) -> list[Process]:
     return found
 
 
-_PROGRAMS = frozenset(
-    {"containerd", "containerd-shim-runc-v2", "coredns", "etcd", "kubelet", "kube-proxy"}
-    | {"kube-apiserver", "kube-controller-manager", "kube-scheduler", "metrics-server"}
-    | {"kube-network-policies", "kube-router"}
-)
-
-
 def _mounts(settings: Settings) -> list[str]:
     """Return mounts below the cluster's folder, innermost first."""
     lines = Path("/proc/mounts").read_text().splitlines()
@@ -97,6 +91,7 @@ def _unmount(settings: Settings) -> None:
 def _remove_chains(settings: Settings) -> None:
     if (program := binaries.built("kube-proxy", settings.cache)) is not None:
         shell.succeeds(program, "--cleanup", patience=30)
+    packetfilter.remove(settings)
 
 
 def _cgroups() -> list[Path]:
@@ -117,9 +112,14 @@ def _remove_cgroups() -> None:
         time.sleep(0.05)
 
 
-def _remove_log_links(settings: Settings) -> None:
-    """Remove the links to pods' logs that the kubelet makes outside its own folder."""
+def _remove_kubelet_files(settings: Settings) -> None:
+    """Remove the few things that a kubelet makes at fixed places, whatever its own folder."""
     for link in _LOG_LINKS.glob("*.log"):
         with suppress(OSError):
             if str(link.readlink()).startswith(f"{settings.directory}/"):
                 link.unlink()
+    for name in ("kubelet.sock", "kubelet_internal_checkpoint"):
+        (_DEVICE_PLUGINS / name).unlink(missing_ok=True)
+    for folder in (_LOG_LINKS, _DEVICE_PLUGINS, _DEVICE_PLUGINS.parent):
+        with suppress(OSError):
+            folder.rmdir()

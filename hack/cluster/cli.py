@@ -84,14 +84,14 @@ def _env(settings: Settings, _: argparse.Namespace) -> int:
         folders.append(helm.parent)
     current = os.environ.get("PATH", "").split(os.pathsep)
     missing = [str(folder) for folder in folders if str(folder) not in current]
-    print(f"export KUBECONFIG={shlex.quote(str(settings.kubeconfig))}")  # noqa: T201 - the output
+    print(f"export KUBECONFIG={shlex.quote(str(settings.kubeconfig))}")
     if missing:
-        print(f'export PATH={shlex.quote(os.pathsep.join(missing))}:"$PATH"')  # noqa: T201 - the output
+        print(f'export PATH={shlex.quote(os.pathsep.join(missing))}:"$PATH"')
     return 0
 
 
 def _binary(settings: Settings, options: argparse.Namespace) -> int:
-    print(binaries.binary(options.name, settings.cache))  # noqa: T201 - the output
+    print(binaries.binary(options.name, settings.cache))
     return 0
 
 

@@ -7,13 +7,13 @@ import io
 import json
 import tarfile
 import tempfile
-from contextlib import suppress
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hack.cluster import shell
-from hack.cluster.components import SANDBOX_IMAGE
 from hack.cluster.errors import ClusterError
+from hack.cluster.node import SANDBOX_IMAGE
 from hack.cluster.settings import Settings
 
 _NAMESPACE = "k8s.io"

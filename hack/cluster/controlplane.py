@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hack.cluster import binaries, components, health, pki, process
-from hack.cluster.components import LOOPBACK
+from hack.cluster import binaries, health, masters, pki, process
+from hack.cluster.component import LOOPBACK
 from hack.cluster.errors import ClusterError
 from hack.cluster.host import free_ports
 from hack.cluster.process import Process
@@ -70,9 +70,7 @@ class ControlPlane:
         pki.kubeconfig(self.kubeconfig, self.server, self._authority, admin)
         keys = pki.service_account_keys(self._authority.folder)
         try:
-            store = components.etcd(
-                programs / "etcd", self._directory / "etcd", ports.pop(), ports.pop()
-            )
+            store = masters.etcd(programs / "etcd", self._directory / "etcd", ports.pop(), ports.pop())
             self._run(store.name, store.command)
             self._run("kube-apiserver", self._apiserver(programs, store.endpoint, keys))
             self._await(f"{self.server}/readyz", (admin.certificate, admin.key))
@@ -116,7 +114,7 @@ class ControlPlane:
             "--endpoint-reconciler-type=none",
             f"--service-cluster-ip-range={_SERVICES}",
             "--disable-admission-plugins=ServiceAccount",
-            *components.serving_flags(self._authority, serving, keys),
+            *masters.serving_flags(self._authority, serving, keys),
         )
 
     def _manager(self, programs: Path, port: int, keys: pki.KeyPair) -> tuple[str, ...]:

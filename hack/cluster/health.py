@@ -40,9 +40,7 @@ def _get(url: str, credentials: tuple[Path, Path] | None) -> bytes | None:
     context.verify_mode = ssl.CERT_NONE
     if credentials and credentials[0].exists():
         context.load_cert_chain(*credentials)
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(url, timeout=_TIMEOUT) as response:
             return bytes(response.read())

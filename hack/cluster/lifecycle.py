@@ -11,16 +11,20 @@ from hack.cluster import (
     addons,
     binaries,
     cleanup,
-    components,
     containers,
     health,
     host,
+    identities,
+    masters,
     network,
+    node,
+    packetfilter,
     process,
     record,
 )
-from hack.cluster.components import Component, Identities
+from hack.cluster.component import Component
 from hack.cluster.errors import ClusterError
+from hack.cluster.identities import Identities
 from hack.cluster.progress import say, step
 from hack.cluster.record import Record
 from hack.cluster.settings import CHECKOUT, Settings
@@ -38,7 +42,7 @@ def up(settings: Settings) -> Record:
     with record.locked(settings.lock):
         found = record.read(settings.record)
         if found and found.ready and not unhealthy(settings, found):
-            _say_found(settings, found)
+            _say_found(found)
             return found
         host.require_packages()
         programs = {name: binaries.binary(name, settings.cache) for name in _PROGRAMS}
@@ -46,6 +50,7 @@ def up(settings: Settings) -> Record:
             say("The cluster that was found is not healthy and is replaced.")
             cleanup.remove(settings, found)
         host.require_free_ports(settings)
+        host.prepare_cgroups()
         return _Start(settings, programs).run()
 
 
@@ -58,9 +63,7 @@ def down(settings: Settings, *, force: bool) -> list[str]:
             say("No cluster is running.")
             return []
         if found and found.checkout != str(CHECKOUT) and not force:
-            raise ClusterError(
-                f"The cluster belongs to {found.checkout}: run `down` there, or here with --force."
-            )
+            raise ClusterError(f"The cluster belongs to {found.checkout}: run `down` there, or here with --force.")
         with step("remove the cluster"):
             return cleanup.remove(settings, found)
 
@@ -106,9 +109,10 @@ class _Start:
         settings.logs.mkdir(exist_ok=True)
         self._record.write(settings.record)
         with step("certificates"):
-            who = components.identities(settings)
+            who = identities.create(settings)
         with step("pod network"):
             network.create(settings)
+            packetfilter.create(settings)
         self._control_plane(who)
         self._node(who)
         self._record = replace(self._record, ready=True)
@@ -120,35 +124,31 @@ class _Start:
         settings, programs = self._settings, self._kubernetes
         ports = settings.ports
         with step("etcd and API server"):
-            self._start(components.containerd(settings))
+            self._start(node.containerd(settings))
             self._start(
-                components.etcd(
+                masters.etcd(
                     programs / "etcd",
                     settings.directory / "etcd",
                     ports["etcd"],
                     ports["etcd-peer"],
                 )
             )
-            self._start(components.apiserver(settings, who, programs / "kube-apiserver"))
+            self._start(masters.apiserver(settings, who, programs / "kube-apiserver"))
             self._await("kube-apiserver", 60)
         with step("controllers and scheduler"):
-            self._start(
-                components.controller_manager(settings, who, programs / "kube-controller-manager")
-            )
-            self._start(components.scheduler(settings, who, programs / "kube-scheduler"))
+            self._start(masters.controller_manager(settings, who, programs / "kube-controller-manager"))
+            self._start(masters.scheduler(settings, who, programs / "kube-scheduler"))
             addons.apply(settings, who, programs / "kubectl")
 
     def _node(self, who: Identities) -> None:
         settings, programs = self._settings, self._kubernetes
         with step("node"):
-            health.wait(
-                settings.containerd_socket.exists, 30, self._blame("containerd", "did not start")
-            )
+            health.wait(settings.containerd_socket.exists, 30, self._blame("containerd", "did not start"))
             containers.import_sandbox(settings, self._programs["pause"])
-            self._start(components.kubelet(settings, who, programs / "kubelet"))
-            self._start(components.kube_proxy(settings, who, programs / "kube-proxy"))
-            self._start(components.coredns(settings, who, self._programs["coredns"]))
-            self._start(components.metrics_server(settings, who, self._programs["metrics-server"]))
+            self._start(node.kubelet(settings, who, programs / "kubelet"))
+            self._start(node.kube_proxy(settings, who, programs / "kube-proxy"))
+            self._start(node.coredns(settings, who, self._programs["coredns"]))
+            self._start(masters.metrics_server(settings, who, self._programs["metrics-server"]))
             self._until(lambda: _node_ready(settings), 60, "kubelet", "the node is not Ready")
         with step("cluster DNS, metrics and the rest"):
             self._until(lambda: _dns_answers(settings), 60, "coredns", "DNS does not answer")
@@ -159,17 +159,13 @@ class _Start:
         log = self._settings.logs / f"{component.name}.log"
         started = process.start(component.name, component.command, log, component.environment)
         checks = {component.name: component.health} if component.health else {}
-        self._record = replace(
-            self._record.with_process(started), health=self._record.health | checks
-        )
+        self._record = replace(self._record.with_process(started), health=self._record.health | checks)
         self._record.write(self._settings.record)
 
     def _await(self, name: str, patience: float) -> None:
         url = self._record.health[name]
         credentials = _admin(self._settings)
-        self._until(
-            lambda: health.answers(url, credentials), patience, name, "did not become healthy"
-        )
+        self._until(lambda: health.answers(url, credentials), patience, name, "did not become healthy")
 
     def _until(self, ready: Callable[[], bool], patience: float, name: str, otherwise: str) -> None:
         """Wait; give up early when the process that is waited for has ended."""
@@ -186,7 +182,7 @@ class _Start:
         return f"{name}: {what}; its log is {self._settings.logs / f'{name}.log'}."
 
 
-def _say_found(settings: Settings, found: Record) -> None:
+def _say_found(found: Record) -> None:
     whose = "" if found.checkout == str(CHECKOUT) else f" (started by {found.checkout})"
     say(f"The cluster is already up and healthy{whose}.")
 
@@ -197,9 +193,7 @@ def _admin(settings: Settings) -> tuple[Path, Path]:
 
 
 def _dns_answers(settings: Settings) -> bool:
-    return health.resolves(
-        "kubernetes.default.svc.cluster.local", settings.bridge_address, settings.ports["dns"]
-    )
+    return health.resolves("kubernetes.default.svc.cluster.local", settings.bridge_address, settings.ports["dns"])
 
 
 def _node_ready(settings: Settings) -> bool:

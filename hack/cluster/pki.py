@@ -45,14 +45,12 @@ class Authority:
             key = self.folder / f"{self.name}.key"
             _new_key(key)
             _openssl(
-                ["req", "-x509", "-new", "-key", str(key), "-out", str(self.certificate)]
-                + ["-days", _DAYS, "-subj", f"/CN=penstock-{self.name}"]
+                *("req", "-x509", "-new", "-key", key, "-out", self.certificate),
+                *("-days", _DAYS, "-subj", f"/CN=penstock-{self.name}"),
             )
         return self
 
-    def issue(
-        self, file: str, user: str, groups: Sequence[str] = (), names: Sequence[str] = ()
-    ) -> KeyPair:
+    def issue(self, file: str, user: str, groups: Sequence[str] = (), names: Sequence[str] = ()) -> KeyPair:
         """Issue ``file.crt``: Kubernetes reads CN as the user and every O as a group.
 
         ``names`` are subject alternative names such as ``DNS:localhost`` or ``IP:127.0.0.1``.
@@ -66,11 +64,11 @@ class Authority:
         subject = "".join(f"/O={group}" for group in groups) + f"/CN={user}"
         alternative = f"subjectAltName={','.join(names)}\n" if names else ""
         extensions.write_text(_EXTENSIONS + alternative)
-        _openssl(["req", "-new", "-key", str(pair.key), "-out", str(request), "-subj", subject])
+        _openssl("req", "-new", "-key", pair.key, "-out", request, "-subj", subject)
         _openssl(
-            ["x509", "-req", "-in", str(request), "-CA", str(self.certificate)]
-            + ["-CAkey", str(self.folder / f"{self.name}.key"), "-CAcreateserial"]
-            + ["-days", _DAYS, "-out", str(pair.certificate), "-extfile", str(extensions)]
+            *("x509", "-req", "-in", request, "-out", pair.certificate, "-days", _DAYS),
+            *("-CA", self.certificate, "-CAkey", self.folder / f"{self.name}.key", "-CAcreateserial"),
+            *("-extfile", extensions),
         )
         request.unlink()
         extensions.unlink()
@@ -82,7 +80,7 @@ def service_account_keys(folder: Path) -> KeyPair:
     pair = KeyPair(folder / "service-account.pub", folder / "service-account.key")
     if not pair.certificate.exists():
         _new_key(pair.key)
-        _openssl(["pkey", "-in", str(pair.key), "-pubout", "-out", str(pair.certificate)])
+        _openssl("pkey", "-in", pair.key, "-pubout", "-out", pair.certificate)
     return pair
 
 
@@ -127,10 +125,9 @@ def _encoded(path: Path) -> str:
 
 def _new_key(path: Path) -> None:
     """Make an elliptic-curve key: as good as RSA here and made in milliseconds."""
-    _openssl(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
-             + ["-out", str(path)])  # fmt: skip
+    _openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", path)
     path.chmod(0o600)
 
 
-def _openssl(arguments: list[str]) -> None:
+def _openssl(*arguments: str | Path) -> None:
     shell.run("openssl", *arguments)

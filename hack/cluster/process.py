@@ -59,16 +59,14 @@ def identify(name: str, pid: int) -> Process | None:
     return None if started is None else Process(name, pid, started, boot_id())
 
 
-def start(
-    name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
-) -> Process:
+def start(name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Process:
     """Start ``command`` in a session of its own with its output in ``log``.
 
     The child is not waited for: it belongs to init once this command ends.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        child = subprocess.Popen(  # noqa: S603 - the commands are built by this package
+        child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -95,9 +93,7 @@ def stop(processes: Iterable[Process], patience: float) -> None:
 def wait_gone(processes: Iterable[Process], patience: float) -> list[Process]:
     """Wait until none of ``processes`` lives; return those that still do after ``patience``."""
     deadline = time.monotonic() + patience
-    while (left := [process for process in processes if process.alive()]) and (
-        time.monotonic() < deadline
-    ):
+    while (left := [process for process in processes if process.alive()]) and (time.monotonic() < deadline):
         _reap()
         time.sleep(0.05)
         processes = left

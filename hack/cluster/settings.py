@@ -13,6 +13,9 @@ from hack.cluster.errors import ClusterError
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The repository that this code belongs to; the owner recorded in ``cluster.json``."""
 
+_PODS = ipaddress.IPv4Network("10.88.0.0/16")
+_SERVICES = ipaddress.IPv4Network("10.96.0.0/16")
+
 DEFAULT_PORTS: Mapping[str, int] = {
     "apiserver": 6443,
     "etcd": 2379,
@@ -43,8 +46,8 @@ class Settings:
 
     directory: Path = Path("/var/lib/penstock/cluster")
     cache: Path = field(default_factory=cache_dir)
-    pod_cidr: ipaddress.IPv4Network = ipaddress.IPv4Network("10.88.0.0/16")
-    service_cidr: ipaddress.IPv4Network = ipaddress.IPv4Network("10.96.0.0/16")
+    pod_cidr: ipaddress.IPv4Network = _PODS
+    service_cidr: ipaddress.IPv4Network = _SERVICES
     bridge: str = "penstock0"
     node: str = "penstock"
     network_policy: bool = False
@@ -58,14 +61,11 @@ class Settings:
                 directory=Path(environ.get("PENSTOCK_CLUSTER_DIR") or cls.directory).absolute(),
                 cache=cache_dir(environ).absolute(),
                 pod_cidr=ipaddress.IPv4Network(environ.get("PENSTOCK_POD_CIDR") or cls.pod_cidr),
-                service_cidr=ipaddress.IPv4Network(
-                    environ.get("PENSTOCK_SERVICE_CIDR") or cls.service_cidr
-                ),
+                service_cidr=ipaddress.IPv4Network(environ.get("PENSTOCK_SERVICE_CIDR") or cls.service_cidr),
                 bridge=environ.get("PENSTOCK_BRIDGE") or cls.bridge,
                 network_policy=_flag(environ, default=cls.network_policy),
                 ports={
-                    name: int(environ.get(port_variable(name)) or default)
-                    for name, default in DEFAULT_PORTS.items()
+                    name: int(environ.get(port_variable(name)) or default) for name, default in DEFAULT_PORTS.items()
                 },
             )
         except ValueError as error:

@@ -30,9 +30,7 @@ class Buildah:
 
     folder: Path
 
-    def build(
-        self, dockerfile: Path, context: Path, reference: str, args: Mapping[str, str]
-    ) -> None:
+    def build(self, dockerfile: Path, context: Path, reference: str, args: Mapping[str, str]) -> None:
         """Run a Dockerfile with every layer cached."""
         arguments = [f"--build-arg={name}={value}" for name, value in args.items()]
         with _mounts() as mounts:
@@ -105,9 +103,7 @@ def _mounts() -> Iterator[dict[Path, str]]:
     """
     mounts = {_CERTIFICATES: str(_CERTIFICATES)} if _CERTIFICATES.exists() else {}
     settings = {"cert": str(_CERTIFICATES)} if mounts else {}
-    settings |= {
-        option: value for name, option in _PIP_VARIABLES.items() if (value := os.environ.get(name))
-    }
+    settings |= {option: value for name, option in _PIP_VARIABLES.items() if (value := os.environ.get(name))}
     with tempfile.TemporaryDirectory(dir=_MEMORY, prefix="penstock-") as folder:
         config = Path(folder) / "pip.conf"
         lines = "".join(f"{option} = {value}\n" for option, value in settings.items())

@@ -61,13 +61,9 @@ class Builder:
                 value = inputs.digest(self._root, [], image=image, format=_FORMAT)
             case Program():
                 program = binaries.binary(image.program, self._settings.cache)
-                value = inputs.digest(
-                    self._root, [], image=image, build=program.parent.name, format=_FORMAT
-                )
+                value = inputs.digest(self._root, [], image=image, build=program.parent.name, format=_FORMAT)
             case Dockerfile():
-                value = inputs.digest(
-                    self._root, self._inputs(image), base=self.reference(BASE), format=_FORMAT
-                )
+                value = inputs.digest(self._root, self._inputs(image), base=self.reference(BASE), format=_FORMAT)
         return f"{_REPOSITORY}/{image.name}:{value}"
 
     def import_(self, built: Built) -> None:
@@ -97,9 +93,7 @@ class Builder:
             case Program():
                 with step(f"build {image.name}"):
                     program = binaries.binary(image.program, self._settings.cache)
-                    containers.write_image(
-                        archive, reference, program, image.user, image.arguments, image.files
-                    )
+                    containers.write_image(archive, reference, program, image.user, image.arguments, image.files)
             case Dockerfile():
                 base = self.build(BASE)
                 with step(f"build {image.name}", expect="minutes when its dependencies changed"):
@@ -112,9 +106,7 @@ class Builder:
             self._buildah.commit_tree(tree, reference)
         self._buildah.save(reference, archive)
 
-    def _make_from_dockerfile(
-        self, image: Dockerfile, base: Built, reference: str, archive: Path
-    ) -> None:
+    def _make_from_dockerfile(self, image: Dockerfile, base: Built, reference: str, archive: Path) -> None:
         host.require_packages(_PACKAGES)
         if not self._buildah.has(base.reference):
             self._buildah.load(base.archive)
@@ -130,9 +122,7 @@ class Builder:
 
     def _prune(self, name: str) -> None:
         """Keep the newest archives and tags of an image; the layers they share stay."""
-        archives = sorted(
-            self._archives.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime
-        )
+        archives = sorted(self._archives.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime)
         for archive in archives[:-_KEPT]:
             archive.unlink()
         if name not in {"pause", "registry"}:

@@ -46,9 +46,7 @@ def _run(options: argparse.Namespace) -> None:
         builder.import_(built)
         references[image.name] = built.reference
         if options.push:
-            references[image.name] = builder.push(
-                built, options.registry, _version(), plain_http=options.plain_http
-            )
+            references[image.name] = builder.push(built, options.registry, _version(), plain_http=options.plain_http)
     _write(options.output, references)
     for reference in references.values():
         say(reference)

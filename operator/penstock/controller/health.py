@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Self
 
 from aiohttp import web
 
@@ -86,7 +87,7 @@ class HealthServer:
         addresses = self._runner.addresses if self._runner else []
         return int(addresses[0][1]) if addresses else self._port
 
-    async def __aenter__(self) -> "HealthServer":
+    async def __aenter__(self) -> Self:
         app = web.Application()
         app.add_routes(
             [

@@ -23,7 +23,7 @@ from penstock.core.statuses import announce, describe_invalid
 from penstock.kube.cache import Cache, DeploymentKey
 from penstock.kube.client import KubeClient
 from penstock.kube.errors import AlreadyTaken, ApiError, Conflict, Forbidden, Invalid
-from penstock.kube.events import EventSender
+from penstock.kube.events import EventRecorder
 
 from .credentials import RegistryCredentials, shared_repository
 
@@ -44,7 +44,7 @@ class Reconciler:
         cache: Cache,
         settings: Settings,
         credentials: RegistryCredentials,
-        events: EventSender,
+        events: EventRecorder,
         clock: Callable[[], datetime],
     ) -> None:
         self._client, self._cache, self._settings = client, cache, settings
@@ -133,7 +133,7 @@ class Reconciler:
     async def _tell(self, raw: Mapping[str, Any], decided: Plan) -> None:
         await self._write_status(raw, decided.status)
         for event in decided.events:
-            self._events.send(raw, event.type, event.reason, event.message)
+            self._events.record(raw, event.reason, event.message, warning=event.type == "Warning")
 
     async def _write_status(self, raw: Mapping[str, Any], status: ModelDeploymentStatus) -> None:
         wanted = wire(status)
@@ -148,7 +148,7 @@ class Reconciler:
         status = describe_invalid(before.status, before.metadata.generation, sentence, self._clock())
         await self._write_status(raw, status)
         for kind, reason, message in announce(before, status):
-            self._events.send(raw, kind, reason, message)
+            self._events.record(raw, reason, message, warning=kind == "Warning")
 
     def _next(self, decided: Plan, blocked: Mapping[ObjectKey, Any]) -> float | None:
         waits = [_RETRY_OBSTACLE] if blocked else []

@@ -36,9 +36,10 @@ def preparation_key(model: ModelSpec, namespace: str) -> str:
 
 def revision_hash(deployment: ModelDeployment, facts: ModelFacts) -> str:
     """Names a revision by its content and by what the user wrote of its serving, normalised."""
-    spec, known = deployment.spec, wire(facts)
-    known.pop("artifact")
-    known.pop("warnings", None)
+    spec = deployment.spec
+    known = facts.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True, exclude={"artifact", "warnings"}
+    )
     pod = wire(spec.pod) if spec.pod else {}
     return canonical_hash(
         {

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from math import inf
 from typing import Any
 
+from penstock.api.resource import KIND
 from penstock.core.names import ObjectKey, key_of
 
 from .objects import Manifest, deployment_key, resource_version, trim
@@ -63,9 +64,7 @@ class Cache:
         """We have deleted this object: gone at once, whatever the watch still delivers of it."""
         return self._remove(key, uid, inf)
 
-    def retain(
-        self, kind: str, namespace: str | None, uids: Collection[str], version: str
-    ) -> list[Mapping[str, Any]]:
+    def retain(self, kind: str, namespace: str | None, uids: Collection[str], version: str) -> list[Mapping[str, Any]]:
         """Drop all objects of a kind that a complete list at `version` did not contain, and return them.
 
         A watch that starts anew never reports what was deleted in between. Objects newer than the list stay.
@@ -86,6 +85,10 @@ class Cache:
     def get(self, key: ObjectKey) -> Mapping[str, Any] | None:
         """One object, or None."""
         return self._objects.get(key)
+
+    def get_deployment(self, deployment: DeploymentKey) -> Mapping[str, Any] | None:
+        """The ModelDeployment of that key, or None."""
+        return self._objects.get(ObjectKey(KIND, *deployment))
 
     def by_uid(self, uid: str) -> Mapping[str, Any] | None:
         """The object of that uid, or None."""
@@ -147,7 +150,7 @@ class Cache:
 
 
 def _is_owner(key: ObjectKey, owner: DeploymentKey) -> bool:
-    return key.kind == "ModelDeployment" and (key.namespace, key.name) == owner
+    return key.kind == KIND and (key.namespace, key.name) == owner
 
 
 def _is_newer(manifest: Mapping[str, Any], known: Mapping[str, Any]) -> bool:

@@ -55,7 +55,11 @@ class KubeClient:
         self.connection = connection
         self._manager = manager
         self._transport = Transport(
-            connection, limiter=limiter or TokenBucket(), fence=fence, observer=observer, retries=retries or RetryPolicy()
+            connection,
+            limiter=limiter or TokenBucket(),
+            fence=fence,
+            observer=observer,
+            retries=retries or RetryPolicy(),
         )
 
     async def get(self, kind: str, namespace: str, name: str) -> Manifest:
@@ -150,7 +154,12 @@ class KubeClient:
         return answer if answer.get("kind") == kind else None
 
     async def _apply(
-        self, verb: str, manifest: Manifest, precondition: Mapping[str, str], manager: str, subresource: str | None = None
+        self,
+        verb: str,
+        manifest: Manifest,
+        precondition: Mapping[str, str],
+        manager: str,
+        subresource: str | None = None,
     ) -> Manifest:
         kind, namespace, name = _identity(manifest)
         body = {**manifest, "metadata": {**manifest["metadata"], **precondition}}
@@ -171,7 +180,9 @@ class KubeClient:
             raise Conflict("it came and went while it was created; try again", **where)  # type: ignore[arg-type]
         if not _is_ours(found, manifest, self._manager):
             owner = _owner_sentence(found)
-            message = f"an object of this name exists that Penstock did not make ({owner}); rename or remove one of them"
+            message = (
+                f"an object of this name exists that Penstock did not make ({owner}); rename or remove one of them"
+            )
             raise AlreadyTaken(message, **where)  # type: ignore[arg-type]
         if found["metadata"].get("deletionTimestamp"):
             raise Conflict("the one of this name is being deleted; try again", **where)  # type: ignore[arg-type]

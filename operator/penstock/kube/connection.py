@@ -49,7 +49,7 @@ class Connection:
         """
         path = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG")
         if path is None and SERVICE_HOST_ENV_NAME not in os.environ:
-            path = str(Path("~/.kube/config").expanduser())
+            path = os.path.expanduser("~/.kube/config")  # noqa: ASYNC240, PTH111 - reads no file
         return cls(await _client(path), kubeconfig=path)
 
     async def rebuild(self, generation: int) -> None:
@@ -79,7 +79,6 @@ class Connection:
         query: Sequence[tuple[str, str]] = (),
         body: Any = None,
         content_type: str = "application/json",
-        timeout: float = REQUEST_TIMEOUT_SECONDS,
     ) -> Response:
         """One request, one answer, whatever its code; raises aiohttp.ClientError or TimeoutError without an answer."""
         client = self._client
@@ -87,7 +86,7 @@ class Connection:
         prepared = await client.param_serialize(
             method, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
         )
-        answer = await client.call_api(*prepared, _request_timeout=timeout)
+        answer = await client.call_api(*prepared, _request_timeout=REQUEST_TIMEOUT_SECONDS)
         content = await answer.read()
         return Response(answer.status, {key.lower(): value for key, value in answer.headers.items()}, content)
 

@@ -9,8 +9,8 @@ __all__ = [
     "AlreadyTaken",
     "ApiError",
     "Conflict",
-    "FieldCause",
     "Fenced",
+    "FieldCause",
     "Forbidden",
     "Gone",
     "Invalid",
@@ -82,7 +82,7 @@ class Forbidden(ApiError):
     @property
     def quota(self) -> bool:
         """Whether a ResourceQuota is used up."""
-        return "exceeded quota" in self.message or "must specify" in self.message and "quota" in self.message
+        return "exceeded quota" in self.message or "failed quota" in self.message
 
     @property
     def pod_security(self) -> bool:

@@ -20,7 +20,7 @@ from .client import KubeClient
 from .errors import ApiError, Conflict, NotFound
 from .objects import Manifest
 
-__all__ = ["LeaseLost", "LeaseTimes", "LeaderLease"]
+__all__ = ["LeaderLease", "LeaseLost", "LeaseTimes"]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True)
 class LeaseTimes:
-    """Seconds: how long others wait, how long the holder trusts itself, how often it asks, how long one try may take."""
+    """Seconds: what others wait, how long the holder trusts itself, how often it asks, what one try may take."""
 
     duration: float = 60.0
     renew_deadline: float = 40.0
@@ -59,7 +59,7 @@ class LeaderLease:
         times: LeaseTimes | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        on_change: Callable[[bool], None] = lambda leading: None,
+        on_change: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._namespace = namespace
@@ -90,7 +90,7 @@ class LeaderLease:
         while not stop.is_set():
             await self.attempt()
             if self.acquired.is_set() and not self.held:
-                self._on_change(False)
+                self._on_change(False)  # noqa: FBT003 - a callback has no keywords
                 raise LeaseLost(f"lease {self._namespace}/{self._name} is lost; its holder is now {self.holder!r}")
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._times.retry):
@@ -121,7 +121,7 @@ class LeaderLease:
         self._held_until = -inf
         if record is None or not leading:
             return
-        self._on_change(False)
+        self._on_change(False)  # noqa: FBT003 - a callback has no keywords
         spec = {**record["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": self._time()}
         try:
             async with asyncio.timeout(self._times.request):
@@ -136,7 +136,7 @@ class LeaderLease:
         self._held_until = started + self._times.renew_deadline
         if not self.acquired.is_set():
             self.acquired.set()
-            self._on_change(True)
+            self._on_change(True)  # noqa: FBT003 - a callback has no keywords
 
     async def _renew(self) -> bool:
         record = self._record or {}

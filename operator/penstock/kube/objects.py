@@ -59,9 +59,7 @@ _TABLE = (
     Kind("Lease", "coordination.k8s.io", "v1", "leases"),
     Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies"),
     Kind("Namespace", "", "v1", "namespaces", namespaced=False),
-    Kind(
-        "CustomResourceDefinition", "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False
-    ),
+    Kind("CustomResourceDefinition", "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
 WATCHED: tuple[Kind, ...] = tuple(kind for kind in _TABLE if kind.watched)
@@ -132,7 +130,8 @@ def _autoscaler(manifest: Mapping[str, Any]) -> Manifest:
     status = manifest.get("status", {})
     kept: Manifest = {key: status[key] for key in ("currentReplicas", "desiredReplicas") if key in status}
     kept["conditions"] = [
-        {key: item[key] for key in ("type", "status", "reason") if key in item} for item in status.get("conditions") or ()
+        {key: item[key] for key in ("type", "status", "reason") if key in item}
+        for item in status.get("conditions") or ()
     ]
     return {**manifest, "status": kept}
 

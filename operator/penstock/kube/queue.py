@@ -45,7 +45,7 @@ class _Silent:
 
 
 class Backoff(Generic[K]):
-    """Per-key exponential delays: `base` × 2ⁿ seconds for the n-th failure in a row, never above `cap`."""
+    """Per-key exponential delays: `base` seconds, doubled with each failure in a row, never above `cap`."""
 
     def __init__(self, base: float = 0.005, cap: float = 300.0) -> None:
         self._base = base

@@ -149,10 +149,11 @@ class Transport:
         code = "error"
         try:
             answer = await self._connection.send(method, path, query=query, body=body, content_type=content_type)
-            code = str(answer.code)
-            return answer
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             return f"{type(problem).__name__}: {problem}"
+        else:
+            code = str(answer.code)
+            return answer
         finally:
             if self._observer is not None:
                 self._observer.request(target.verb, target.kind, code, self._clock() - started)

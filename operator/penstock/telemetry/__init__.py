@@ -1,6 +1,6 @@
 """What is told to the operators of the operator: metrics, and logs of one JSON object a line."""
 
 from .logs import JsonFormatter, configure_logging, log_context, redacted
-from .metrics import METRICS_CONTENT_TYPE, Metrics
+from .metrics import METRICS_CONTENT_TYPE, Telemetry
 
-__all__ = ["METRICS_CONTENT_TYPE", "JsonFormatter", "Metrics", "configure_logging", "log_context", "redacted"]
+__all__ = ["METRICS_CONTENT_TYPE", "JsonFormatter", "Telemetry", "configure_logging", "log_context", "redacted"]

@@ -24,11 +24,16 @@ _SECRETS = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 [redacted]"),
     (re.compile(r"\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), "[redacted]"),
     (
-        re.compile(r"(?i)(['\"]?\b(?:access_?token|refresh_?token|token|password|secret_?key|client_?secret)['\"]?\s*[:=]\s*['\"]?)[^\s'\",}&]+"),
+        re.compile(
+            r"(?i)(['\"]?\b(?:access_?token|refresh_?token|token|password|secret_?key|client_?secret)['\"]?\s*[:=]\s*['\"]?)[^\s'\",}&]+"
+        ),
         r"\1[redacted]",
     ),
     (re.compile(r"(://[^/\s:@]+:)[^/\s@]+@"), r"\1[redacted]@"),
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL), "[redacted]"),
+    (
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL),
+        "[redacted]",
+    ),
 )
 
 

@@ -6,19 +6,24 @@ The classes have the shape of the observers that `kube` and the controller call;
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from penstock import __version__
 
+from .logs import log_context
+
 __all__ = [
     "METRICS_CONTENT_TYPE",
     "ApiMetrics",
     "EventMetrics",
-    "Metrics",
     "ModelMetrics",
+    "Outcome",
     "QueueMetrics",
+    "Telemetry",
     "WatchMetrics",
 ]
 
@@ -186,22 +191,29 @@ class ModelMetrics:
             self._phases.labels(changed).set(self._tally[str(changed)])
 
 
-class Metrics:
-    """All metrics of one process, in a registry of their own."""
+@dataclass
+class Outcome:
+    """How a reconcile ends; set `result` where it does not end well."""
+
+    result: str = "success"
+
+
+class Telemetry:
+    """All metrics of one process, in a registry of their own; and the log context of a reconcile."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.queue = QueueMetrics(self.registry)
-        self.api = ApiMetrics(self.registry)
+        self.requests = ApiMetrics(self.registry)
         self.events = EventMetrics(self.registry)
         self.watch = WatchMetrics(self.registry)
         self.models = ModelMetrics(self.registry)
         self._leader = Gauge("penstock_leader", "1 while this replica leads.", registry=self.registry)
         self._reconciles = Counter(
             "penstock_reconcile",
-            "Reconciles by result: success, requeue_after or error.",
+            "Reconciles by result: success, error, fenced or bug.",
             ["result"],
             registry=self.registry,
         )
@@ -217,19 +229,38 @@ class Metrics:
         build = Gauge("penstock_build_info", "1, with the operator's version.", ["version"], registry=self.registry)
         build.labels(__version__).set(1)
 
-    def leading(self, leading: bool) -> None:
+    def leading(self, leading: bool) -> None:  # noqa: FBT001 - a callback has no keywords
         """This replica leads, or does not."""
         self._leader.set(1 if leading else 0)
 
     @contextmanager
-    def reconcile(self) -> Iterator[None]:
-        """Around one reconcile: its time, and that a worker is busy."""
-        with self._active.track_inprogress(), self._reconcile_time.time():
-            yield
+    def reconcile(self, key: tuple[str, str]) -> Iterator[Outcome]:
+        """Around one reconcile of (namespace, name): its time, its result, and the fields of its log lines."""
+        outcome = Outcome()
+        namespace, name = key
+        with log_context(namespace=namespace, name=name), self._active.track_inprogress(), self._reconcile_time.time():
+            try:
+                yield outcome
+            except BaseException:
+                outcome.result = "error" if outcome.result == "success" else outcome.result
+                raise
+            finally:
+                self._reconciles.labels(outcome.result).inc()
 
-    def reconciled(self, result: str) -> None:
-        """One reconcile ended so."""
-        self._reconciles.labels(result).inc()
+    def observe(self, key: tuple[str, str], deployment: Mapping[str, Any] | None) -> None:
+        """Show the state of a ModelDeployment as its status tells it; None: it is gone."""
+        if deployment is None:
+            self.models.remove(*key)
+            return
+        status = deployment.get("status") or {}
+        conditions = status.get("conditions") or ()
+        self.models.observe(
+            *key,
+            phase=status.get("phase", ""),
+            revision=(status.get("stable") or {}).get("revision", ""),
+            format_=(status.get("preparation") or {}).get("format", ""),
+            ready=any(item["type"] == "Ready" and item["status"] == "True" for item in conditions),
+        )
 
     def exposition(self) -> bytes:
         """The text format that Prometheus scrapes."""

@@ -5,6 +5,7 @@ error at all) raises NotRead, and the caller asks protobuf's own reader. What it
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,7 +18,8 @@ _TOKEN = re.compile(
     r"""[A-Za-z_][A-Za-z0-9_]*|[0-9.+-][0-9A-Za-z_.+-]*|"[^"\\\n]*"|'[^'\\\n]*'|[{}\[\]:,;<>]|\#[^\n]*|[^\s]"""
 )
 _FLOAT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_FLOATS = {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
+_BOOLEANS = {"true": True, "false": False}
 
 
 class NotRead(Exception):  # noqa: N818 - a signal, not an error: the other reader decides
@@ -26,13 +28,16 @@ class NotRead(Exception):  # noqa: N818 - a signal, not an error: the other read
 
 @dataclass(frozen=True, slots=True)
 class _Field:
+    """A field as reading needs it: `decode` turns a token into a value, None for messages and maps.
+
+    `once` is what may be given only once: the field itself, or the oneof it belongs to; empty for repeated fields.
+    """
+
     name: str
-    kind: int
     repeated: bool
-    oneof: str | None
-    is_map: bool
-    message: Descriptor | None
-    numbers: dict[str, int]
+    once: str
+    decode: Callable[[str], Any] | None
+    entry: Descriptor | None
 
 
 @cache
@@ -41,16 +46,39 @@ def _fields(message: Descriptor) -> dict[str, _Field]:
 
 
 def _describe(field: FieldDescriptor) -> _Field:
-    inner = field.message_type
-    return _Field(
-        name=field.name,
-        kind=field.cpp_type,
-        repeated=field.is_repeated,
-        oneof=field.containing_oneof.name if field.containing_oneof else None,
-        is_map=inner is not None and inner.GetOptions().map_entry,
-        message=inner,
-        numbers={value.name: value.number for value in field.enum_type.values} if field.enum_type else {},
-    )
+    inner, oneof = field.message_type, field.containing_oneof
+    once = "" if field.is_repeated else f"oneof {oneof.name}" if oneof else field.name
+    entry = inner if inner is not None and inner.GetOptions().map_entry else None
+    return _Field(field.name, field.is_repeated, once, None if inner is not None else _decoder(field), entry)
+
+
+def _decoder(field: FieldDescriptor) -> Callable[[str], Any]:
+    kind = field.cpp_type
+    if kind == FieldDescriptor.CPPTYPE_STRING:
+        return _decode_string
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        return {value.name: value.number for value in field.enum_type.values}.__getitem__
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        return _BOOLEANS.__getitem__
+    return _decode_float if kind in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE) else _decode_integer
+
+
+def _decode_string(token: str) -> str:
+    if token[0] not in "\"'" or len(token) == 1:
+        raise NotRead
+    return token[1:-1]
+
+
+def _decode_integer(token: str) -> int:
+    if not _INTEGER.fullmatch(token):
+        raise NotRead
+    return int(token)
+
+
+def _decode_float(token: str) -> float:
+    if not _FLOAT.fullmatch(token):
+        raise NotRead
+    return float(token)
 
 
 def read(text: str, message: Any) -> None:
@@ -71,59 +99,59 @@ def _read_fields(tokens: list[str], at: int, message: Any, closing: str) -> int:
     fields = _fields(message.DESCRIPTOR)
     seen: set[str] = set()
     while (token := tokens[at]) != closing:
-        field = fields.get(token)
-        if field is None or (not field.repeated and (field.name in seen or field.oneof in seen)):
+        field = fields[token]
+        if field.once:
+            if field.once in seen:
+                raise NotRead
+            seen.add(field.once)
+        at += 1
+        if field.decode is None:
+            at = _read_messages(tokens, at + (tokens[at] == ":"), message, field)
+        elif tokens[at] != ":":
             raise NotRead
-        seen.add(field.oneof or token)
-        at = _read_field(tokens, at + 1, message, field)
+        elif field.repeated:
+            at = _read_repeated(tokens, at + 1, getattr(message, field.name), field.decode)
+        else:
+            setattr(message, field.name, field.decode(tokens[at + 1]))
+            at += 2
         if tokens[at] in (",", ";"):
             at += 1
     return at + 1
 
 
-def _read_field(tokens: list[str], at: int, message: Any, field: _Field) -> int:
-    colon = tokens[at] == ":"
-    at += colon
-    if field.message is not None:
-        return _read_messages(tokens, at, message, field)
-    if not colon:
-        raise NotRead
-    if not field.repeated:
-        setattr(message, field.name, _value(tokens[at], field))
-        return at + 1
+def _read_repeated(tokens: list[str], at: int, values: Any, decode: Callable[[str], Any]) -> int:
     if tokens[at] != "[":
-        getattr(message, field.name).append(_value(tokens[at], field))
+        values.append(decode(tokens[at]))
         return at + 1
     end = tokens.index("]", at)
     items = tokens[at + 1 : end]
     if items[1::2] != [","] * (len(items) // 2) or (items and len(items) % 2 == 0):
         raise NotRead
-    getattr(message, field.name).extend([_value(item, field) for item in items[::2]])
+    values.extend([decode(item) for item in items[::2]])
     return end + 1
 
 
 def _read_messages(tokens: list[str], at: int, message: Any, field: _Field) -> int:
     if tokens[at] != "[":
         return _read_message(tokens, at, message, field)
-    if not field.repeated:
+    if not field.repeated or field.entry is not None:
         raise NotRead
     at += 1
-    if tokens[at] == "]":
-        return at + 1
-    while True:
+    while tokens[at] == "{":
         at = _read_message(tokens, at, message, field)
         if tokens[at] == "]":
             return at + 1
         if tokens[at] != ",":
             raise NotRead
         at += 1
+    raise NotRead
 
 
 def _read_message(tokens: list[str], at: int, message: Any, field: _Field) -> int:
     if tokens[at] != "{":
         raise NotRead
-    if field.is_map:
-        return _read_entry(tokens, at + 1, message, field)
+    if field.entry is not None:
+        return _read_entry(tokens, at + 1, getattr(message, field.name), _fields(field.entry))
     if field.repeated:
         return _read_fields(tokens, at + 1, getattr(message, field.name).add(), "}")
     inner = getattr(message, field.name)
@@ -131,22 +159,22 @@ def _read_message(tokens: list[str], at: int, message: Any, field: _Field) -> in
     return _read_fields(tokens, at + 1, inner, "}")
 
 
-def _read_entry(tokens: list[str], at: int, message: Any, field: _Field) -> int:
-    if field.message is None or tokens[at : at + 2] != ["key", ":"]:
+def _read_entry(tokens: list[str], at: int, entries: Any, parts: dict[str, _Field]) -> int:
+    """A map entry: key first, then value, as every writer puts them; each key once."""
+    decode_key, decode = parts["key"].decode, parts["value"].decode
+    if tokens[at] != "key" or tokens[at + 1] != ":" or decode_key is None:
         raise NotRead
-    parts = _fields(field.message)
-    key = _value(tokens[at + 2], parts["key"])
+    key = decode_key(tokens[at + 2])
     at += 3 + (tokens[at + 3] in (",", ";"))
-    if tokens[at] != "value":
+    if tokens[at] != "value" or key in entries:
         raise NotRead
-    entries = getattr(message, field.name)
-    if key in entries:
-        raise NotRead
-    at += 1 + (tokens[at + 1] == ":")
-    if parts["value"].message is None:
-        entries[key] = _value(tokens[at], parts["value"])
+    at += 1
+    colon = tokens[at] == ":"
+    at += colon
+    if decode is not None and colon:
+        entries[key] = decode(tokens[at])
         at += 1
-    elif tokens[at] == "{":
+    elif decode is None and tokens[at] == "{":
         entries[key].SetInParent()
         at = _read_fields(tokens, at + 1, entries[key], "}")
     else:
@@ -155,26 +183,3 @@ def _read_entry(tokens: list[str], at: int, message: Any, field: _Field) -> int:
     if tokens[at] != "}":
         raise NotRead
     return at + 1
-
-
-def _value(token: str, field: _Field) -> Any:
-    kind = field.kind
-    if kind == FieldDescriptor.CPPTYPE_STRING:
-        if token[:1] not in ('"', "'") or len(token) < 2:
-            raise NotRead
-        return token[1:-1]
-    if kind == FieldDescriptor.CPPTYPE_ENUM:
-        return field.numbers[token]
-    if kind == FieldDescriptor.CPPTYPE_BOOL:
-        return _BOOLEANS[token]
-    if kind in _FLOATS:
-        if not _FLOAT.fullmatch(token):
-            raise NotRead
-        return float(token)
-    digits = token[1:] if token[:1] == "-" else token
-    if not (digits.isascii() and digits.isdigit()) or (digits[0] == "0" and len(digits) > 1):
-        raise NotRead
-    return int(token)
-
-
-_BOOLEANS = {"true": True, "false": False}

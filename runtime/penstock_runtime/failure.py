@@ -1,0 +1,25 @@
+"""Failure: why a program of this package stops, as one reason of the closed set and one sentence for the user."""
+
+from penstock.api.reasons import Reason
+
+__all__ = ["Failure", "shorten"]
+
+_LONGEST = 1400
+
+
+class Failure(Exception):  # noqa: N818 - an outcome that is reported, not a defect of the program
+    """Raised wherever the work cannot go on; the message says what was seen, what was expected and what to do."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = shorten(message)
+
+
+def shorten(message: str, longest: int = _LONGEST) -> str:
+    """One line of printable text, at most `longest` characters; its middle gives way, both ends inform."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    if len(line) <= longest:
+        return line
+    half = (longest - 5) // 2
+    return f"{line[:half]} ... {line[-half:]}"

@@ -1,0 +1,119 @@
+"""An image's inputs are what its Dockerfile says; its tag is their hash."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from hack.cluster import containers
+from hack.cluster.errors import ClusterError
+from hack.images import debian, inputs, table
+
+DOCKERFILE = """
+ARG BASE=python:3.11-slim-bookworm
+FROM ${BASE} AS build
+# COPY commented /out
+COPY --chown=1:1 pyproject.toml \\
+     operator/penstock /src/
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirements.txt,target=/r pip install -r /r
+FROM ${BASE}
+COPY --from=build /opt /opt
+COPY ["with space.txt", "/x"]
+ADD runtime/*.py /opt/
+"""
+
+
+def test_sources_are_read_from_copy_add_and_bind_mounts():
+    assert inputs.sources(DOCKERFILE) == [
+        "operator/penstock",
+        "pyproject.toml",
+        "requirements.txt",
+        "runtime/*.py",
+        "with space.txt",
+    ]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "code" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "code" / "a.py").write_text("a")
+    (tmp_path / "code" / "__pycache__" / "a.pyc").write_text("compiled")
+    (tmp_path / "other.py").write_text("o")
+    return tmp_path
+
+
+def test_files_leave_caches_out(tree: Path):
+    assert inputs.files(tree, ["code"]) == [Path("code/a.py")]
+
+
+@pytest.mark.parametrize("pattern", [".", "missing"])
+def test_a_copy_of_everything_or_of_nothing_is_refused(tree: Path, pattern: str):
+    with pytest.raises(ClusterError, match="COPY"):
+        inputs.files(tree, [pattern])
+
+
+def test_the_digest_follows_content_names_modes_and_the_rest(tree: Path):
+    def digest(base: str = "b") -> str:
+        return inputs.digest(tree, inputs.files(tree, ["code", "other.py"]), base=base)
+
+    seen = [digest(), digest("c")]
+    (tree / "code" / "a.py").write_text("b")
+    seen.append(digest())
+    (tree / "code" / "a.py").chmod(0o755)
+    seen.append(digest())
+    (tree / "code" / "a.py").rename(tree / "code" / "b.py")
+    seen.append(digest())
+    assert len(set(seen)) == len(seen)
+    assert digest() == digest()
+
+
+def test_the_build_sees_only_its_inputs(tree: Path, tmp_path: Path):
+    context = tmp_path / "context"
+    inputs.stage(tree, inputs.files(tree, ["code"]), context)
+    assert [path.relative_to(context) for path in context.rglob("*") if path.is_file()] == [Path("code/a.py")]
+
+
+def test_an_image_of_one_program_is_a_loadable_archive(tmp_path: Path):
+    program = tmp_path / "program"
+    program.write_bytes(b"#!")
+    archive = tmp_path / "image.tar"
+    containers.write_image(archive, "localhost/x:1", program, "1:1", ["serve"], {"etc/x.yml": "a: 1"})
+    with tarfile.open(archive) as tar:
+        manifest = json.loads(tar.extractfile("manifest.json").read())
+        config = json.loads(tar.extractfile("config.json").read())
+        layer = tar.extractfile("layer.tar").read()
+    assert manifest[0]["RepoTags"] == ["localhost/x:1"]
+    assert config["config"] == {"User": "1:1", "Entrypoint": ["/program"], "Cmd": ["serve"]}
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        assert tar.getnames() == ["program", "etc/x.yml"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("sources.list", "deb [signed-by=/x] http://mirror/debian bookworm main contrib\n"),
+        ("sources.list.d/a.list", "deb http://mirror/debian bookworm main\n"),
+        ("sources.list.d/a.sources", "Types: deb\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\n"),
+    ],
+)
+def test_the_machines_own_mirror_is_used(tmp_path: Path, monkeypatch, file: str, content: str):
+    monkeypatch.delenv("PENSTOCK_DEBIAN_MIRROR", raising=False)
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    assert debian.mirror("bookworm", tmp_path) == ["http://mirror/debian"]
+
+
+def test_without_a_mirror_of_this_suite_debians_own_is_used(tmp_path: Path, monkeypatch):
+    monkeypatch.delenv("PENSTOCK_DEBIAN_MIRROR", raising=False)
+    (tmp_path / "sources.list").write_text("deb http://mirror/ubuntu noble main\n")
+    assert debian.mirror("bookworm", tmp_path) == []
+
+
+def test_only_images_that_this_checkout_can_build_are_chosen_by_default(tmp_path: Path):
+    assert [image.name for image in table.chosen([], tmp_path)] == ["base", "pause", "registry"]
+    with pytest.raises(ClusterError, match="lacks"):
+        table.chosen(["operator"], tmp_path)
+    with pytest.raises(ClusterError, match="no image"):
+        table.chosen(["nonsense"], tmp_path)
