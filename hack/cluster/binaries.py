@@ -71,6 +71,7 @@ TOOLS = (
     ),
     Tool("coredns", ("coredns",), expect="about 1.5 minutes"),
     Tool("metrics-server", ("metrics-server",), expect="about 1 minute"),
+    Tool("kube-router", ("kube-router",), expect="about 2 minutes"),
     Tool("pause", ("pause",), expect="", source=True),
     Tool(
         "distribution",

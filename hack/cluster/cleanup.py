@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from contextlib import suppress
 from pathlib import Path
 
-from hack.cluster import binaries, containers, network, packetfilter, process, shell
+from hack.cluster import binaries, cgroups, containers, network, packetfilter, process, shell
 from hack.cluster.errors import ClusterError
 from hack.cluster.process import Process
 from hack.cluster.record import Record
@@ -18,7 +16,7 @@ _DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
 _PROGRAMS = frozenset(
     {"containerd", "containerd-shim-runc-v2", "coredns", "etcd", "kubelet", "kube-proxy"}
     | {"kube-apiserver", "kube-controller-manager", "kube-scheduler", "metrics-server"}
-    | {"kube-network-policies", "kube-router"}
+    | {"kube-router"}
 )
 
 
@@ -33,12 +31,12 @@ def remove(settings: Settings, found: Record | None) -> list[str]:
     _stop_containers(settings, recorded)
     process.stop(recorded, 5)
     process.stop(_strays(settings), 0)
+    cgroups.remove()
     _unmount(settings)
     _remove_chains(settings)
     network.remove(settings)
-    _remove_cgroups()
     _remove_kubelet_files(settings)
-    shutil.rmtree(settings.directory, ignore_errors=True)
+    shell.succeeds("rm", "-rf", "--one-file-system", settings.directory)
     return remains(settings)
 
 
@@ -48,7 +46,7 @@ def remains(settings: Settings) -> list[str]:
         "processes": [str(p.pid) for p in _strays(settings)],
         "mounts": _mounts(settings),
         "packet-filter chains": packetfilter.remains(settings),
-        "control groups": [str(path) for path in _cgroups()],
+        "control groups": [str(path) for path in cgroups.remains()],
         "bridges": [settings.bridge] if network.exists(settings) else [],
         "folders": [str(settings.directory)] if settings.directory.exists() else [],
     }
@@ -92,24 +90,6 @@ def _remove_chains(settings: Settings) -> None:
     if (program := binaries.built("kube-proxy", settings.cache)) is not None:
         shell.succeeds(program, "--cleanup", patience=30)
     packetfilter.remove(settings)
-
-
-def _cgroups() -> list[Path]:
-    root = Path("/sys/fs/cgroup")
-    return [path for pattern in ("kubepods", "*/kubepods") for path in root.glob(pattern)]
-
-
-def _remove_cgroups() -> None:
-    """Remove the kubelet's trees; a group that still holds a process refuses, and is reported."""
-    deadline = time.monotonic() + 3
-    while (trees := _cgroups()) and time.monotonic() < deadline:
-        for tree in trees:
-            for path in sorted((p for p in tree.rglob("*") if p.is_dir()), reverse=True):
-                with suppress(OSError):
-                    path.rmdir()
-            with suppress(OSError):
-                tree.rmdir()
-        time.sleep(0.05)
 
 
 def _remove_kubelet_files(settings: Settings) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
@@ -33,6 +34,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python hack/cluster", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     up = commands.add_parser("up", help="start the cluster, or find it running")
+    up.add_argument(
+        "--network-policy",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="enforce NetworkPolicies with kube-router; the default, unless PENSTOCK_NETWORK_POLICY=0",
+    )
     up.set_defaults(run=_up)
     down = commands.add_parser("down", help="remove the cluster and all its traces")
     down.add_argument("--force", action="store_true", help="also another checkout's")
@@ -48,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up(settings: Settings, _: argparse.Namespace) -> int:
+def _up(settings: Settings, options: argparse.Namespace) -> int:
+    if options.network_policy is not None:
+        settings = replace(settings, network_policy=options.network_policy)
     lifecycle.up(settings)
     say(f"export KUBECONFIG={shlex.quote(str(settings.kubeconfig))}")
     return 0

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from hack.cluster import shell
@@ -26,7 +25,6 @@ _PACKAGES = {
 }
 """A program that shows that a Debian package is there, and the package."""
 
-_CONTROLLERS = frozenset({"cpu", "cpuset", "hugetlb", "io", "memory", "pids"})
 _LISTEN = "0A"
 _BRIDGE_PORTS = frozenset({"apiserver", "kubelet", "metrics-server", "dns"})
 """Ports on the bridge's address; the others are on loopback."""
@@ -63,31 +61,6 @@ def require_free_ports(settings: Settings) -> None:
                 f"Port {port}, wanted for {name}, is in use by another program: stop that or "
                 f"choose another port with {port_variable(name)}."
             )
-
-
-def prepare_cgroups(root: Path = Path("/sys/fs/cgroup")) -> None:
-    """Let the kubelet make groups with limits where only one hierarchy exists (cgroup v2).
-
-    Inside a container the root group holds processes, which forbids it to hand controllers down;
-    they move into a group of their own, as Docker does for Docker in Docker.
-    """
-    available, handed_down = root / "cgroup.controllers", root / "cgroup.subtree_control"
-    if not available.exists():
-        return
-    missing = set(available.read_text().split()) & _CONTROLLERS
-    missing -= set(handed_down.read_text().split())
-    wanted = " ".join(f"+{name}" for name in sorted(missing))
-    if not wanted:
-        return
-    try:
-        handed_down.write_text(wanted)
-    except OSError:
-        init = root / "init"
-        init.mkdir(exist_ok=True)
-        for pid in (root / "cgroup.procs").read_text().split():
-            with suppress(OSError):
-                (init / "cgroup.procs").write_text(pid)
-        handed_down.write_text(wanted)
 
 
 def free_ports(count: int) -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hack.cluster import (
     addons,
     binaries,
+    cgroups,
     cleanup,
     containers,
     health,
@@ -45,12 +46,13 @@ def up(settings: Settings) -> Record:
             _say_found(found)
             return found
         host.require_packages()
-        programs = {name: binaries.binary(name, settings.cache) for name in _PROGRAMS}
+        wanted = (*_PROGRAMS, *(("kube-router",) if settings.network_policy else ()))
+        programs = {name: binaries.binary(name, settings.cache) for name in wanted}
         if found or settings.directory.exists():
             say("The cluster that was found is not healthy and is replaced.")
             cleanup.remove(settings, found)
         host.require_free_ports(settings)
-        host.prepare_cgroups()
+        cgroups.prepare()
         return _Start(settings, programs).run()
 
 
@@ -150,6 +152,8 @@ class _Start:
             self._start(node.coredns(settings, who, self._programs["coredns"]))
             self._start(masters.metrics_server(settings, who, self._programs["metrics-server"]))
             self._until(lambda: _node_ready(settings), 60, "kubelet", "the node is not Ready")
+            if settings.network_policy:
+                self._start(node.network_policy(settings, who, self._programs["kube-router"]))
         with step("cluster DNS, metrics and the rest"):
             self._until(lambda: _dns_answers(settings), 60, "coredns", "DNS does not answer")
             for name in self._record.health:

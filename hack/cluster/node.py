@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from hack.cluster import cgroups
 from hack.cluster.component import LOOPBACK, Component
 from hack.cluster.identities import Identities
 from hack.cluster.settings import Settings
@@ -57,6 +58,7 @@ def kubelet(settings: Settings, who: Identities, program: Path) -> Component:
         "healthzBindAddress": LOOPBACK,
         "healthzPort": port,
         "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{cgroups.GROUP}",
         "failCgroupV1": False,
         "enforceNodeAllocatable": [],
         "clusterDNS": [settings.bridge_address],
@@ -127,6 +129,29 @@ def kube_proxy(settings: Settings, who: Identities, program: Path) -> Component:
             "--conntrack-tcp-timeout-close-wait=0",
         ),
         health=f"http://{LOOPBACK}:{port}/healthz",
+    )
+
+
+def network_policy(settings: Settings, who: Identities, program: Path) -> Component:
+    """Return what enforces NetworkPolicies: kube-router's firewall alone, without its routing.
+
+    It has no health address, because that would listen on every interface.
+    """
+    return Component(
+        "kube-router",
+        (
+            str(program),
+            f"--kubeconfig={who.kubeconfigs['network-policy']}",
+            f"--hostname-override={settings.node}",
+            f"--service-cluster-ip-range={settings.service_cidr}",
+            "--run-firewall=true",
+            "--run-router=false",
+            "--run-service-proxy=false",
+            "--run-loadbalancer=false",
+            "--enable-ipv6=false",
+            "--health-port=0",
+            "--metrics-port=0",
+        ),
     )
 
 

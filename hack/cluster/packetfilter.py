@@ -1,7 +1,7 @@
 """Rules and chains of the kernel's packet filter: making our two kinds, removing all of ours.
 
-Besides our own rules, marked by a comment that begins with the bridge's name, kube-proxy and a
-policy controller make ``KUBE-`` chains, and the CNI port map makes chains that carry the
+Besides our own rules, marked by a comment that begins with the bridge's name, kube-proxy and
+kube-router make ``KUBE-`` chains and sets, and the CNI port map makes chains that carry the
 network's name.
 """
 
@@ -18,6 +18,7 @@ from hack.cluster.settings import Settings
 _PROGRAMS = ("iptables", "ip6tables")
 _TABLES = ("nat", "filter", "mangle")
 _KUBERNETES = "KUBE-"
+_POLICY_SETS = ("KUBE-SRC-", "KUBE-DST-", "kube-router-")
 _PORT_MAP = "CNI-HOSTPORT-"
 _PORT_MAP_POD = "CNI-DN-"
 
@@ -68,6 +69,9 @@ def remove(settings: Settings) -> None:
         for chain in ours:
             table.delete_chain(chain)
 
+    for name in _address_sets():
+        shell.succeeds("ipset", "destroy", name)
+
 
 def remains(settings: Settings) -> list[str]:
     """Return the cluster's chains and single rules that exist now."""
@@ -75,7 +79,7 @@ def remains(settings: Settings) -> list[str]:
     for table in _tables():
         found += sorted(_chains(table, settings))
         found += [rule for rule in table.rules if _marked(rule, settings)]
-    return found
+    return found + _address_sets()
 
 
 def _add(table: str, chain: str, comment: str, target: str, *match: str) -> None:
@@ -102,6 +106,14 @@ def _is_port_map(rule: str) -> bool:
 
 def _marked(rule: str, settings: Settings) -> bool:
     return f'"{settings.bridge}: ' in rule or f'\\"{settings.bridge}\\"' in rule
+
+
+def _address_sets() -> list[str]:
+    """Return the sets of addresses that a policy controller's rules refer to."""
+    if not shutil.which("ipset"):
+        return []
+    names = shell.run("ipset", "list", "-name").split()
+    return [name for name in names if name.removeprefix("inet6:").startswith(_POLICY_SETS)]
 
 
 def _tables() -> Iterator[_Table]:

@@ -27,7 +27,6 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "kube-proxy-healthz": 10256,
     "kube-proxy-metrics": 10249,
     "metrics-server": 10443,
-    "network-policy": 10260,
     "dns": 53,
 }
 
@@ -50,7 +49,7 @@ class Settings:
     service_cidr: ipaddress.IPv4Network = _SERVICES
     bridge: str = "penstock0"
     node: str = "penstock"
-    network_policy: bool = False
+    network_policy: bool = True
     ports: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_PORTS))
 
     @classmethod

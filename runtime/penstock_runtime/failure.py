@@ -7,7 +7,7 @@ __all__ = ["Failure", "shorten"]
 _LONGEST = 1400
 
 
-class Failure(Exception):  # noqa: N818 - an outcome that is reported, not a defect of the program
+class Failure(Exception):
     """Raised wherever the work cannot go on; the message says what was seen, what was expected and what to do."""
 
     def __init__(self, reason: Reason, message: str) -> None:

@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO, cast
 
 from penstock.api.reasons import Reason
 
@@ -129,7 +130,7 @@ class _HashingStream:
 
 
 def _unpack(stream: _HashingStream, root: Path) -> None:
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE) as archive:  # type: ignore[arg-type]  # read() is enough
+    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_PIECE) as archive:
         for member in archive:
             parts = member.name.split("/")
             if any(part in ("", ".", "..") for part in parts):

@@ -31,7 +31,7 @@ _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _LARGEST_MANIFEST = 4 << 20
 
 
-class Refused(Exception):  # noqa: N818 - reads as what happened
+class Refused(Exception):
     """The registry answered, but not with what was asked for."""
 
     def __init__(self, status: int, what: str, detail: str = "") -> None:
@@ -97,7 +97,7 @@ class Manifest:
 class Registry:
     """One host. Every method raises Refused for an unwanted answer and web.Unreachable for none."""
 
-    def __init__(self, host: str, web: Web, auth: RegistryAuth = RegistryAuth()) -> None:  # noqa: B008 - frozen
+    def __init__(self, host: str, web: Web, auth: RegistryAuth = RegistryAuth()) -> None:
         self._base = web.base(host)
         self._web = web
         self._auth = auth
@@ -145,7 +145,12 @@ class Registry:
             self._expect(answer, f"manifest {repository}:{version}", 201)
 
     def _send(
-        self, method: str, repository: str, path: str, headers: Mapping[str, str] | None = None, body: Body | None = None
+        self,
+        method: str,
+        repository: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
     ) -> Answer:
         url = urljoin(self._base, path)
         known = self._granted.get(repository) or (f"Bearer {self._auth.token}" if self._auth.token else "")

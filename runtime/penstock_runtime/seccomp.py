@@ -58,7 +58,7 @@ class _Program(ctypes.Structure):
 
 
 def deny_sockets() -> None:
-    """Deny every thread of this process, and its children, all socket calls; raises OSError where that cannot be done."""
+    """Deny this process, all its threads and its children every socket call; raises OSError where that cannot be."""
     machine = _this_machine()
     _install(machine, (*machine.network, *machine.other))
 

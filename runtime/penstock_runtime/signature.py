@@ -101,11 +101,11 @@ def _is_by_file(key: "PublicKey", signature: bytes, path: Path, digest: str) -> 
     with path.open("rb") as file:
         if not path.stat().st_size:
             return _is_by(key, signature, b"")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _is_by(key, signature, data)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+            return _is_by(key, signature, view)
 
 
-def _is_by(key: "PublicKey", signature: bytes, data: bytes | mmap.mmap) -> bool:
+def _is_by(key: "PublicKey", signature: bytes, data: bytes | memoryview) -> bool:
     from cryptography.hazmat.primitives.asymmetric import ec, utils  # noqa: PLC0415
     from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
 """`python -m penstock_runtime.transfer`: the container of a preparation that has the network and the secrets.
 
-It downloads, checks size, digest and signature, hands over to `inspect`, publishes what `inspect` laid out, and reports.
-It never parses a model, and what `inspect` answers is only data to it: checked against the files it hashed itself.
+It downloads, checks size, digest and signature, hands over to `inspect`, publishes what that laid out, and reports. It
+never parses a model, and what `inspect` answers is only data to it: checked against the files it hashed itself.
 """
 
 import os
@@ -111,10 +111,10 @@ def _inspected(meeting: Meeting) -> dict[str, Any]:
         raise Failure(Reason.PREPARATION_FAILED, "the inspection's answer is not a JSON object")
     if "error" in answer:
         try:
-            error = PreparationError.model_validate(answer["error"])
+            told = PreparationError.model_validate(answer["error"])
         except ValidationError as wrong:
             raise Failure(Reason.PREPARATION_FAILED, f"the inspection's answer is malformed: {wrong}") from wrong
-        raise Failure(error.reason, error.message)
+        raise Failure(told.reason, told.message)
     return answer
 
 

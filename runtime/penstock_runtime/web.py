@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 __all__ = ["Answer", "Truncated", "Unreachable", "Web", "origin"]
@@ -26,11 +26,11 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _SECRET_HEADERS = ("authorization", "cookie")
 
 
-class Unreachable(Exception):  # noqa: N818 - reads as what happened
+class Unreachable(Exception):
     """No answer: refused, reset, timed out, certificate not trusted, or a redirect that must not be followed."""
 
 
-class Truncated(Exception):  # noqa: N818 - reads as what happened
+class Truncated(Exception):
     """The body ended before its announced length, or its chunks broke off."""
 
 
@@ -73,10 +73,12 @@ class Answer:
             parts.append(chunk)
         return b"".join(parts)
 
-    def __enter__(self) -> "Answer":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._response.close()
 
 
@@ -102,9 +104,7 @@ class Web:
         """`https://host`, or `http://host` where plain HTTP is allowed."""
         return f"{'http' if host in self._plain_http else 'https'}://{host}"
 
-    def send(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: Body | None = None
-    ) -> Answer:
+    def send(self, method: str, url: str, headers: Mapping[str, str] | None = None, body: Body | None = None) -> Answer:
         """The answer of any status, redirects followed; passing failures are tried again, then Unreachable is raised.
 
         `body` is called once per try and must give the same bytes each time; its length stands in `headers`.

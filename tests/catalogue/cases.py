@@ -22,7 +22,7 @@ class Case:
     """One repository. `rule` and `path` are the finding that must be among ours, None for a valid one.
 
     `dangerous`: it crashes or hangs a server, and is put to one of its own. `offline`: it is not put to one at all,
-    as it needs hardware or flags that the test's server has not.
+    as it needs hardware or flags that the test's server has not. `rendered`: facts and specification its config came from.
     """
 
     id: str
@@ -35,10 +35,12 @@ class Case:
     dangerous: bool = False
     offline: bool = False
     context: dict[str, Any] = field(default_factory=dict)
+    rendered: dict[str, Any] | None = None
 
     def check(self, *, strict: bool = False) -> tuple[FileProblem, ...]:
         """What our rules say."""
         known = SERVER | self.context
+        known["backends"] = frozenset(known.get("backends", ()))
         return check_repository(read_repository(self.root), Context(strict=strict, **known))
 
 
@@ -50,7 +52,7 @@ def load_cases(kind: str) -> list[Case]:
 
 def load_answers() -> dict[str, dict[str, Any]]:
     """The recorded answers by case id."""
-    answers: dict[str, dict[str, Any]] = json.loads(ANSWERS.read_text())
+    answers: dict[str, dict[str, Any]] = json.loads(ANSWERS.read_text())["answers"]
     return answers
 
 

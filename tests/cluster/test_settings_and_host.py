@@ -49,15 +49,3 @@ def test_a_taken_port_is_named_with_the_way_out():
 def test_a_port_on_another_address_is_not_taken():
     with socket.create_server(("127.0.0.1", 0)) as other:
         host.require_free_ports(replace(Settings(), ports={"apiserver": other.getsockname()[1]}))
-
-
-def test_controllers_are_handed_down_on_cgroup_v2(tmp_path: Path):
-    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids misc\n")
-    (tmp_path / "cgroup.subtree_control").write_text("cpu\n")
-    host.prepare_cgroups(tmp_path)
-    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpuset +io +memory +pids"
-
-
-def test_cgroup_v1_is_left_alone(tmp_path: Path):
-    host.prepare_cgroups(tmp_path)
-    assert list(tmp_path.iterdir()) == []

@@ -56,7 +56,10 @@ def test_the_record_is_written_before_what_it_describes_and_traffic_moves_after_
     world.point_to(V2)
     world.settle()
     new = world.status["stable"]["revision"]
-    order = [world.log.index(f"apply {what}") for what in (f"ControllerRevision {new}", f"Deployment {new}", "Service digits")]
+    order = [
+        world.log.index(f"apply {what}")
+        for what in (f"ControllerRevision {new}", f"Deployment {new}", "Service digits")
+    ]
     assert order == sorted(order)
 
 

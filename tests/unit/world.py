@@ -30,7 +30,9 @@ class Crash(Exception):
 def facts(version: str = "v1", **changes: Any) -> ModelFacts:
     """Facts of a small model; each version has a digest of its own."""
     digest = "sha256:" + f"{sum(map(ord, version)):x}".rjust(64, "0")
-    artifact = ArtifactRef(repository="registry.penstock-system:5000/vision", manifest=digest, layer=digest, size_bytes=9000)
+    artifact = ArtifactRef(
+        repository="registry.penstock-system:5000/vision", manifest=digest, layer=digest, size_bytes=9000
+    )
     known: dict[str, Any] = {
         "format": "ONNX",
         "digest": digest,

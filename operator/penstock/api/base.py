@@ -1,7 +1,8 @@
 """What every API model shares: camelCase on the wire, frozen in the program, and marks for the CRD generator."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -11,16 +12,22 @@ from .units import (
     QUANTITY_PATTERN,
     canonical_duration,
     canonical_quantity,
+    duration_seconds,
 )
 
-__all__ = ["ApiModel", "Duration", "K8s", "Quantity", "Rule", "wire"]
+__all__ = ["ONE_DAY", "ApiModel", "Duration", "K8s", "Quantity", "Rule", "wire"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A CEL rule of the CRD: `rule` must hold, or the API server answers `message` at `field_path`."""
+    """A CEL rule of the CRD: `rule` must hold, or the API server answers `message` at `field_path`.
+
+    `holds` says the same in Python, of the value as plain JSON, for `penstock validate`; a test puts one table of
+    manifests to both.
+    """
 
     rule: str
+    holds: Callable[[Any], bool]
     message: str
     field_path: str | None = None
 
@@ -31,6 +38,7 @@ class K8s:
 
     `list_type` is `atomic`, `set` or `map` (then `keys`); `int_or_string` accepts both; `preserve` keeps unknown
     fields; `rules` are CEL; `default` is written by the API server on creation, never below `model` or `server`.
+    Several marks of one type add up, the outer one over the inner one.
     """
 
     list_type: Literal["atomic", "set", "map"] | None = None
@@ -41,16 +49,20 @@ class K8s:
     format: str | None = None
     max_properties: int | None = None
     max_length: int | None = None
+    minimum: int | None = None
     rules: tuple[Rule, ...] = ()
     default: Any = None
 
 
 class ApiModel(BaseModel):
-    """Base of every type on the wire. Unknown fields are ignored, as the API server has pruned what it does not know."""
+    """Base of every type on the wire. Unknown fields are ignored: the API server has pruned what it does not know."""
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
     )
+
+    cel_rules: ClassVar[tuple[Rule, ...]] = ()
+    """CEL rules over the fields of one object."""
 
 
 def wire(model: BaseModel) -> dict[str, Any]:
@@ -58,9 +70,16 @@ def wire(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+ONE_DAY = Rule(
+    "duration(self) <= duration('24h')",
+    lambda text: duration_seconds(text) <= 86400,
+    "this is longer than a day; write at most 24h",
+)
 Duration = Annotated[
-    str, AfterValidator(canonical_duration), K8s(pattern=DURATION_PATTERN, max_length=32)
+    str, AfterValidator(canonical_duration), K8s(pattern=DURATION_PATTERN, max_length=32, rules=(ONE_DAY,))
 ]
 Quantity = Annotated[
-    str, BeforeValidator(canonical_quantity), K8s(int_or_string=True, pattern=QUANTITY_PATTERN, max_length=32)
+    str,
+    BeforeValidator(canonical_quantity),
+    K8s(int_or_string=True, pattern=QUANTITY_PATTERN, max_length=32, minimum=0),
 ]

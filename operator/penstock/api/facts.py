@@ -4,9 +4,6 @@ Facts cross from the preparation Job, which reads untrusted files, to the operat
 they are small (4 KB encoded) and every string in them is bounded and of a safe alphabet.
 """
 
-
-
-
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -69,4 +66,3 @@ class ModelFacts(ApiModel):
     models: tuple[RepositoryModel, ...] = ()
     """The models of a TritonRepository, in name order; empty for other formats."""
     warnings: tuple[Annotated[str, Field(max_length=300)], ...] = ()
-

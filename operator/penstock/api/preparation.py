@@ -14,7 +14,7 @@ from .base import ApiModel
 from .facts import Digest, ModelFacts, ModelFormat, Tensor
 from .reasons import Reason
 
-__all__ = ["PreparationError", "PreparationReport", "PreparationRequest", "REPORT_LIMIT", "REQUEST_VARIABLE"]
+__all__ = ["REPORT_LIMIT", "REQUEST_VARIABLE", "PreparationError", "PreparationReport", "PreparationRequest"]
 
 REQUEST_VARIABLE = "PENSTOCK_REQUEST"
 REPORT_LIMIT = 4096

@@ -5,7 +5,7 @@ The user guide's runbook has a section per reason; a test keeps both in step.
 
 from enum import StrEnum
 
-__all__ = ["Reason", "RETRYABLE"]
+__all__ = ["RETRYABLE", "Reason"]
 
 
 class Reason(StrEnum):
@@ -13,50 +13,104 @@ class Reason(StrEnum):
 
     # progress
     READY = "Ready"
+    """The revision that the spec asks for serves."""
     PENDING = "Pending"
+    """The operator has not begun yet."""
     PREPARING = "Preparing"
+    """The model is fetched, inspected and published to the artifact store. Nothing to do but wait."""
     ROLLOUT_IN_PROGRESS = "RolloutInProgress"
+    """The new revision's pods start; the stable revision, if there is one, keeps serving."""
     SERVING = "Serving"
+    """At least one pod of the stable revision answers requests."""
     NOT_SERVING = "NotServing"
+    """No pod answers requests. The message says what the pods wait for."""
     PREPARED = "Prepared"
+    """The content is known by digest and stands in the artifact store."""
     # the specification
     INVALID_SPEC = "InvalidSpec"
+    """The operator or the API server refuses what the spec leads to; the message names the field. Correct it."""
     NAME_TAKEN = "NameTaken"
+    """An object with a name Penstock needs exists and belongs to somebody else.
+
+    Rename the ModelDeployment, or remove that object.
+    """
     # the source of the model
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason, not a password
+    """A Secret named in spec.model does not exist in this namespace, or lacks the key.
+
+    Create it; preparation tries again by itself.
+    """
     SOURCE_NOT_FOUND = "SourceNotFound"
+    """Nothing is at spec.model.uri. Correct the URI, or put the model there."""
     SOURCE_DENIED = "SourceDenied"
+    """The source refuses these credentials. Correct the Secret in credentialsSecretRef, or the rights it gives."""
     SOURCE_UNAVAILABLE = "SourceUnavailable"
+    """The source cannot be reached or answers with errors. Preparation tries again with growing pauses."""
     SOURCE_TRUNCATED = "SourceTruncated"
+    """The source ended before all the bytes it announced. Preparation tries again."""
     DIGEST_MISMATCH = "DigestMismatch"
+    """The content is not what spec.model.digest pins. Correct the pin, or find out who changed the content."""
     SIGNATURE_MISSING = "SignatureMissing"
+    """spec.model.signature asks for a signature and there is none. Sign the content with cosign."""
     SIGNATURE_INVALID = "SignatureInvalid"
+    """The signature was not made for this content by this key. Do not serve it before you know why."""
     TOO_LARGE = "TooLarge"
+    """The content is larger than the chart's maxModelSize. Raise that value, or make the model smaller."""
     # the content of the model
     UNKNOWN_FORMAT = "UnknownFormat"
+    """The content is neither an ONNX model nor a Triton repository.
+
+    Name the format in spec.model.format, or convert the model.
+    """
     INVALID_MODEL = "InvalidModel"
+    """The content is damaged or is not what its format asks for. Export the model again."""
     UNSUPPORTED_MODEL = "UnsupportedModel"
+    """The model has names, types or shapes that cannot be served; the message names them."""
     UNSUPPORTED_OPSET = "UnsupportedOpset"
+    """The model uses a newer ONNX opset than the runtime knows.
+
+    Export it with the opset the message names, or use a newer runtime.
+    """
     CODE_NOT_TRUSTED = "CodeNotTrusted"
+    """The repository holds a Python backend, and code runs only with spec.model.trust: Code."""
     INVALID_CONFIG = "InvalidConfig"
+    """Triton would refuse or misread this configuration; the message names the field and the rule."""
     # the machinery of preparation
     STORE_UNAVAILABLE = "StoreUnavailable"
+    """The artifact store cannot be reached or refuses the token. Look at Deployment penstock-registry."""
     PREPARATION_TIMEOUT = "PreparationTimeout"
+    """Preparation took longer than spec.prepare.timeout. Raise it, or look why the source is slow."""
     PREPARATION_OUT_OF_MEMORY = "PreparationOutOfMemory"
+    """Opening the model needed more memory than spec.prepare.resources.limits.memory. Raise it."""
     PREPARATION_EVICTED = "PreparationEvicted"
+    """The preparation's pod was evicted, most often because the node ran out of disk. It is tried again."""
     PREPARATION_FAILED = "PreparationFailed"
+    """The preparation's pod ended without a report. It is tried again; the message says how it ended."""
     # serving
     ARTIFACT_MISSING = "ArtifactMissing"
+    """The artifact store no longer has the content of a revision.
+
+    The preparation runs again and must give the same digest.
+    """
     LOAD_FAILED = "LoadFailed"
+    """Triton could not load the model; the message is Triton's own. The stable revision keeps serving."""
     UNSCHEDULABLE = "Unschedulable"
+    """No node has room for a serving pod; the message is the scheduler's. Free or add capacity, or ask for less."""
     IMAGE_UNAVAILABLE = "ImageUnavailable"
+    """A node cannot pull an image. Check its name, and global.imagePullSecrets of the chart."""
     QUOTA_EXCEEDED = "QuotaExceeded"
+    """The namespace's ResourceQuota leaves no room. Raise it, or ask for less."""
     POD_REFUSED = "PodRefused"
+    """Admission refuses a serving pod; the message says which policy and why."""
     CRASHING = "Crashing"
+    """Triton ends again and again after loading; the message says how it ended."""
     # revisions
     REVISION_PROMOTED = "RevisionPromoted"
+    """A revision went live and is the stable one now."""
     REVISION_REMOVED = "RevisionRemoved"
+    """The objects of a revision that nothing needs any more were removed."""
     RUNTIME_OUTDATED = "RuntimeOutdated"
+    """A revision runs on an older server image than the chart's. `penstock upgrade-runtime` moves it."""
 
 
 RETRYABLE = frozenset(

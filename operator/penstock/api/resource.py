@@ -6,13 +6,26 @@ from .base import ApiModel
 from .spec import ModelDeploymentSpec
 from .status import ModelDeploymentStatus
 
-__all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "Metadata", "ModelDeployment"]
+__all__ = [
+    "API_VERSION",
+    "GROUP",
+    "KIND",
+    "PLURAL",
+    "SCHEMA_ANNOTATION",
+    "SCHEMA_VERSION",
+    "VERSION",
+    "Metadata",
+    "ModelDeployment",
+]
 
 GROUP = "penstock.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "ModelDeployment"
 PLURAL = "modeldeployments"
+SCHEMA_ANNOTATION = "penstock.dev/schema"
+SCHEMA_VERSION = 1
+"""Grows with every change of the CRD; an operator does not lead over an older one, which drops fields in silence."""
 
 
 class Metadata(ApiModel):

@@ -4,10 +4,11 @@ Fields below `model` and `server` carry no CRD defaults: a revision is a hash of
 that changes, or a field that a later release adds, must not appear in it.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from . import rules
 from .base import ApiModel, Duration, K8s, Quantity, Rule
 from .facts import DataType
 
@@ -25,9 +26,13 @@ __all__ = [
     "TrafficSpec",
 ]
 
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 QuantityMap = Annotated[dict[str, Quantity], K8s(max_properties=16)]
-StringMap = Annotated[
-    dict[str, Annotated[str, K8s(max_length=256)]], K8s(max_properties=32)
+Flags = Annotated[dict[str, Annotated[str, K8s(max_length=256)]], K8s(max_properties=32, rules=(rules.FLAG_NAME,))]
+LabelValue = Annotated[str, K8s(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
+Labels = Annotated[dict[str, LabelValue], K8s(max_properties=32, rules=(rules.METADATA_KEYS,))]
+Annotations = Annotated[
+    dict[str, Annotated[str, K8s(max_length=4096)]], K8s(max_properties=32, rules=(rules.METADATA_KEYS,))
 ]
 
 
@@ -41,14 +46,14 @@ class Resources(ApiModel):
 class SecretName(ApiModel):
     """A Secret of the same namespace. It is mounted, never read by the operator."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: ObjectName
 
 
 class SecretKey(ApiModel):
     """One key of a Secret of the same namespace."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
-    key: Annotated[str, Field(min_length=1, max_length=253)]
+    name: ObjectName
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._A-Za-z0-9]+$")]
 
 
 class SignatureSpec(ApiModel):
@@ -63,7 +68,9 @@ class TensorSpec(ApiModel):
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
     data_type: DataType
-    dims: Annotated[tuple[int, ...], Field(max_length=8), K8s(list_type="atomic")]
+    dims: Annotated[
+        tuple[Annotated[int, Field(ge=-1, le=2**31 - 1)], ...], Field(max_length=8), K8s(list_type="atomic")
+    ]
     """Shape as the model declares it; -1 where a dimension is free."""
 
 
@@ -73,17 +80,16 @@ Tensors = Annotated[tuple[TensorSpec, ...], Field(max_length=64), K8s(list_type=
 class ModelSpec(ApiModel):
     """Which model: where its content is, and what it must be."""
 
+    cel_rules: ClassVar[tuple[Rule, ...]] = (
+        rules.DIGEST_OF_URI,
+        rules.NO_CREDENTIALS_FOR_CLAIM,
+        rules.VERBATIM_TENSORS,
+    )
+
     uri: Annotated[
         str,
         Field(min_length=1, max_length=2048),
-        K8s(
-            rules=(
-                Rule(
-                    "self.matches('^(oci|s3|https|pvc)://[^/].*')",
-                    "write oci://host/repository:tag, s3://bucket/key, https://host/path or pvc://claim/path",
-                ),
-            )
-        ),
+        K8s(rules=(rules.URI_FORM, rules.URI_CLEAN, rules.URI_WITHOUT_PARENTS)),
     ]
     """Where the content is: oci://, s3://, https:// or pvc://claim/path."""
     format: Literal["Auto", "ONNX", "TritonRepository"] | None = None
@@ -108,18 +114,21 @@ class PrepareSpec(ApiModel):
     """The preparation Job."""
 
     resources: Resources | None = None
-    timeout: Duration = "30m"
+    timeout: Annotated[Duration, K8s(rules=(rules.PREPARE_TIMEOUT,))] = "30m"
     """The Job is ended, and the preparation failed, after this long."""
 
 
 class BatchingSpec(ApiModel):
     """Dynamic batching: several requests computed as one. It needs two instances or more."""
 
+    cel_rules: ClassVar[tuple[Rule, ...]] = (rules.PREFERRED_WITHIN_MAXIMUM, rules.QUEUE_NEEDS_BATCHING)
+
     max_batch_size: Annotated[int, Field(ge=0, le=65536)] | None = None
     """0 turns batching off. Default: 32 where batching is proven, 0 elsewhere."""
-    preferred_batch_sizes: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(max_length=16), K8s(list_type="atomic")
-    ] | None = None
+    preferred_batch_sizes: (
+        Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(max_length=16), K8s(list_type="atomic")]
+        | None
+    ) = None
     """Batch sizes the scheduler aims for."""
     max_queue_delay: Duration | None = None
     """How long a request may wait for company."""
@@ -147,6 +156,8 @@ class ResponseCacheSpec(ApiModel):
 class ServerSpec(ApiModel):
     """How Triton serves the model."""
 
+    cel_rules: ClassVar[tuple[Rule, ...]] = (rules.BATCHING_NEEDS_TWO, rules.GPU_LIMIT)
+
     batching: BatchingSpec | None = None
     instances: InstancesSpec | None = None
     warmup: Literal["Auto", "None"] | None = None
@@ -154,7 +165,7 @@ class ServerSpec(ApiModel):
     response_cache: ResponseCacheSpec | None = None
     config: Annotated[dict[str, Any], K8s(preserve=True, max_properties=64)] | None = None
     """Extra fields of Triton's ModelConfig in its own names; those Penstock owns are refused."""
-    flags: StringMap | None = None
+    flags: Flags | None = None
     """Extra flags of tritonserver without the leading dashes; those Penstock owns are refused."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The Triton image; the chart's, pinned when the revision is made, unless said otherwise."""
@@ -165,36 +176,38 @@ class ServerSpec(ApiModel):
 class EnvVar(ApiModel):
     """One variable of the server's environment, by value only."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    name: Annotated[
+        str, Field(min_length=1, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128), K8s(rules=(rules.ENV_NAME,))
+    ]
     value: Annotated[str, Field(max_length=4096)] = ""
 
 
 class LocalObject(ApiModel):
     """An object of the same namespace by name."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: ObjectName
 
 
 Preserved = Annotated[dict[str, Any], K8s(preserve=True)]
 
 
 class PodSpec(ApiModel):
-    """Placement and metadata of the serving pods. There is no free template: one could mount any Secret or host path."""
+    """Placement and metadata of the serving pods; no free template, which could mount any Secret or host path."""
 
-    labels: StringMap | None = None
-    annotations: Annotated[dict[str, Annotated[str, K8s(max_length=4096)]], K8s(max_properties=32)] | None = None
-    node_selector: StringMap | None = None
+    labels: Annotated[Labels, K8s(rules=(rules.LABEL_KEYS,))] | None = None
+    annotations: Annotations | None = None
+    node_selector: Labels | None = None
     tolerations: Annotated[tuple[Preserved, ...], Field(max_length=32), K8s(list_type="atomic")] | None = None
     affinity: Preserved | None = None
     topology_spread_constraints: (
         Annotated[tuple[Preserved, ...], Field(max_length=8), K8s(list_type="atomic")] | None
     ) = None
-    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
-    service_account_name: Annotated[str, Field(max_length=253)] | None = None
+    priority_class_name: ObjectName | None = None
+    service_account_name: ObjectName | None = None
     image_pull_secrets: (
         Annotated[tuple[LocalObject, ...], Field(max_length=8), K8s(list_type="map", keys=("name",))] | None
     ) = None
-    runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
+    runtime_class_name: ObjectName | None = None
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64), K8s(list_type="map", keys=("name",))] | None = None
 
 
@@ -208,6 +221,8 @@ class AutoscalingTarget(ApiModel):
 class AutoscalingSpec(ApiModel):
     """A HorizontalPodAutoscaler over the stable revision."""
 
+    cel_rules: ClassVar[tuple[Rule, ...]] = (rules.AUTOSCALING_RANGE,)
+
     min: Annotated[int, Field(ge=1, le=1000)] = 1
     max: Annotated[int, Field(ge=1, le=1000)]
     target: AutoscalingTarget
@@ -220,12 +235,14 @@ class TrafficSpec(ApiModel):
 
     provider: Literal["Service"] | None = None
     """Service: one Service that points at the stable revision."""
-    timeout: Duration = "30s"
+    timeout: Annotated[Duration, K8s(rules=(rules.REQUEST_TIMEOUT,))] = "30s"
     """The longest a request may take: what a server that is going away waits for."""
 
 
 class ModelDeploymentSpec(ApiModel):
     """Which model, how it is served, how many."""
+
+    cel_rules: ClassVar[tuple[Rule, ...]] = (rules.VERBATIM_SERVER,)
 
     model: ModelSpec
     prepare: PrepareSpec | None = None
@@ -233,8 +250,5 @@ class ModelDeploymentSpec(ApiModel):
     pod: PodSpec | None = None
     replicas: Annotated[int, Field(ge=0, le=1000), K8s(default=1)] = 1
     """Serving pods; the start value when autoscaling is set."""
-    autoscaling: (
-        Annotated[AutoscalingSpec, K8s(rules=(Rule("self.min <= self.max", "min must not be above max", ".min"),))]
-        | None
-    ) = None
+    autoscaling: AutoscalingSpec | None = None
     traffic: TrafficSpec | None = None

@@ -89,9 +89,7 @@ class ModelDeploymentStatus(ApiModel):
     candidate: RevisionStatus | None = None
     failed_revision: FailedRevision | None = None
     preparation: PreparationStatus | None = None
-    history: (
-        Annotated[tuple[HistoryEntry, ...], Field(max_length=10), K8s(list_type="atomic")] | None
-    ) = None
-    conditions: (
-        Annotated[tuple[Condition, ...], Field(max_length=16), K8s(list_type="map", keys=("type",))] | None
-    ) = None
+    history: Annotated[tuple[HistoryEntry, ...], Field(max_length=10), K8s(list_type="atomic")] | None = None
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16), K8s(list_type="map", keys=("type",))] | None = (
+        None
+    )

@@ -32,7 +32,7 @@ _UNKNOWN = "sha256:" + "0" * 64
 @click.option("--registry", default=Settings.registry, show_default=True, help="The artifact store.")
 @click.option("--triton-image", default="penstock/triton:local", show_default=True)
 @click.option("--jobs-image", default="penstock/jobs:local", show_default=True)
-@click.option("--repository-to", type=click.Path(file_okay=False, path_type=Path), help="Write config.pbtxt there too.")
+@click.option("--repository-to", type=click.Path(file_okay=False, path_type=Path), help="Write config.pbtxt there too")
 def render(
     filename: Any, facts: Any, registry: str, triton_image: str, jobs_image: str, repository_to: Path | None
 ) -> None:
@@ -89,7 +89,7 @@ def _facts(deployment: ModelDeployment, stream: Any, registry: str) -> ModelFact
     model = deployment.spec.model
     if not (model.inputs and model.outputs):
         raise click.ClickException(
-            "inputs and outputs of the model are not known offline; write spec.model.inputs and outputs, or give --facts"
+            "inputs and outputs of the model are not known offline; write spec.model.inputs and outputs or give --facts"
         )
     artifact = ArtifactRef(
         repository=f"{registry}/{deployment.metadata.namespace}", manifest=_UNKNOWN, layer=_UNKNOWN, size_bytes=0

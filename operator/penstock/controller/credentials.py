@@ -59,7 +59,7 @@ class SigningKey:
         """From `private.pem`; raises ValueError for anything but an Ed25519 key."""
         key = serialization.load_pem_private_key(pem, None)
         if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError(f"private.pem of Secret {KEYS_SECRET} is not an Ed25519 key")
+            raise ValueError(f"private.pem of Secret {KEYS_SECRET} is not an Ed25519 key")  # noqa: TRY004
         return cls(key)
 
     def pem(self) -> bytes:
@@ -186,9 +186,7 @@ class RegistryCredentials:
             await self._client.apply(manifest, uid=live["metadata"]["uid"])
 
 
-def _fits(
-    secret: Mapping[str, Any], access: list[Access], owners: frozenset[tuple[str, str]], now: float
-) -> bool:
+def _fits(secret: Mapping[str, Any], access: list[Access], owners: frozenset[tuple[str, str]], now: float) -> bool:
     token = base64.b64decode(secret.get("data", {}).get("token", "")).decode(errors="replace")
     claims = read_claims(token)
     granted = {(item["name"], tuple(item["actions"])) for item in claims.get("access", ())}
@@ -201,9 +199,7 @@ def _fits(
 
 
 def _token_secret(name: str, namespace: str, token: str, owners: frozenset[tuple[str, str]]) -> dict[str, Any]:
-    references = [
-        {"apiVersion": API_VERSION, "kind": KIND, "name": owner, "uid": uid} for owner, uid in sorted(owners)
-    ]
+    references = [{"apiVersion": API_VERSION, "kind": KIND, "name": owner, "uid": uid} for owner, uid in sorted(owners)]
     return {
         "apiVersion": "v1",
         "kind": "Secret",

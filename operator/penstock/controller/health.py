@@ -96,9 +96,9 @@ class HealthServer:
                 web.get("/metrics", self._exposition),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host or None, self._port, shutdown_timeout=1.0).start()
+        await web.TCPSite(self._runner, self._host or None, self._port).start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -8,10 +8,10 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from penstock.api.crd import SCHEMA_ANNOTATION, SCHEMA_VERSION
-from penstock.api.resource import GROUP, KIND, PLURAL
+from penstock.api.resource import GROUP, PLURAL, SCHEMA_ANNOTATION, SCHEMA_VERSION
 from penstock.kube.cache import Cache, DeploymentKey
 from penstock.kube.client import KubeClient
 from penstock.kube.connection import Connection
@@ -34,10 +34,6 @@ LEASE = "penstock"
 _CRD = f"{PLURAL}.{GROUP}"
 _OLDEST_TICK, _OLDEST_KEY, _OLDEST_STREAM = 30.0, 600.0, 700.0
 _CRD_RETRY = 10.0
-
-
-class SchemaTooOld(Exception):
-    """The cluster's CRD was made by an older release."""
 
 
 async def run_operator(settings: OperatorSettings) -> None:
@@ -136,36 +132,40 @@ class Operator:
         return None
 
     async def _contend(self) -> None:
+        """Lead once the lease is ours; however leading ends, the lease is released for the next one."""
         lease = asyncio.create_task(self._lease.run(self._stop), name="lease")
         acquired = asyncio.create_task(self._lease.acquired.wait(), name="acquired")
-        await asyncio.wait([lease, acquired], return_when=asyncio.FIRST_COMPLETED)
-        acquired.cancel()
-        if lease.done():
-            lease.result()
-            return
-        log.info("leading as %s", self._settings.identity)
-        await self._lead(lease)
+        try:
+            await asyncio.wait([lease, acquired], return_when=asyncio.FIRST_COMPLETED)
+            if not lease.done():
+                log.info("leading as %s", self._settings.identity)
+                await self._lead(lease)
+        finally:
+            acquired.cancel()
+            self._stop.set()
+            await lease
 
     async def _lead(self, lease: asyncio.Task[None]) -> None:
+        """Watch and work until any part ends; raises what the part raised."""
         await self._credentials.load_key()
         stop_watch = asyncio.Event()
         watch = asyncio.create_task(self._watch.run(stop_watch, on_signal=self._stop.set), name="watch")
-        work = [
-            asyncio.create_task(self._work(), name=f"worker {number}") for number in range(self._settings.workers)
-        ]
         events = asyncio.create_task(self._events.run(), name="events")
+        work = [asyncio.create_task(self._work(), name=f"worker {number}") for number in range(self._settings.workers)]
         try:
             await asyncio.wait([lease, watch, events, *work], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._queue.close()
+            if not self._listed.is_set():
+                _cancel(work)
             await asyncio.gather(*work, return_exceptions=True)
+            await self._events.flush()
             events.cancel()
             stop_watch.set()
-            self._stop.set()
-            results = await asyncio.gather(watch, lease, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+            await watch
+        for part in (events, *work):
+            if part.done() and not part.cancelled():
+                part.result()
 
     async def _work(self) -> None:
         await self._listed.wait()
@@ -201,6 +201,11 @@ class Operator:
         self._telemetry.observe(key, self._cache.get_deployment(key))
         if again is not None:
             self._queue.add_after(key, again)
+
+
+def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

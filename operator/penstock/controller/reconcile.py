@@ -68,7 +68,7 @@ class Reconciler:
             self._obstacles[key] = blocked
             decided = plan(self._observe(key, raw, deployment), self._clock())
         if not blocked:
-            await self._delete(key, decided)
+            await self._delete(decided)
         await self._tell(raw, decided)
         return self._next(decided, blocked)
 
@@ -118,7 +118,7 @@ class Reconciler:
         owners = frozenset((item["metadata"]["name"], item["metadata"]["uid"]) for item in siblings)
         await self._credentials.ensure(namespace, frozenset(filter(None, shared)), owners, verify=needed)
 
-    async def _delete(self, key: DeploymentKey, decided: Plan) -> None:
+    async def _delete(self, decided: Plan) -> None:
         for target in decided.deletes:
             live = self._cache.get(target)
             if live is None or live["metadata"].get("deletionTimestamp"):

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import aiohttp
 import kopf
@@ -96,7 +96,7 @@ class Watch:
         self._queue = queue
         self._ready = ready
         self._namespaces = namespaces
-        self._observer: WatchObserver = observer or _Silent()
+        self._observer: WatchObserver = _Silent() if observer is None else observer
         self._clock = clock
         self._streams: dict[str, tuple[Kind, str | None]] = {
             kind.path(namespace): (kind, namespace) for kind in WATCHED for namespace in (namespaces or (None,))
@@ -124,6 +124,7 @@ class Watch:
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             standalone=True,
+            identity=cast("Any", "penstock"),  # else kopf asks who the user is, and a container has none
         )
         _take_signals(on_signal or stop.set)
         ends = [asyncio.create_task(event.wait()) for event in (stop, self._failed)]

@@ -50,7 +50,13 @@ def conditions(
 
 
 def _condition(
-    kind: str, true: bool, reason: Reason, message: str, before: Condition | None, generation: int, now: datetime
+    kind: str,
+    true: bool,  # noqa: FBT001 - a row of the table above
+    reason: Reason,
+    message: str,
+    before: Condition | None,
+    generation: int,
+    now: datetime,
 ) -> Condition:
     status: Literal["True", "False"] = "True" if true else "False"
     same = before is not None and before.status == status

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-
-
 from penstock.api.status import ModelDeploymentStatus
 
 from .names import ObjectKey, key_of

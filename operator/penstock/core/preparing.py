@@ -96,14 +96,14 @@ def _with_job(status: PreparationStatus, job: Mapping[str, Any], outcome: Outcom
         return _first_sight_of_failure(status, uid, outcome, now)
     if outcome.failed:
         due = status.retry_time is not None and timestamp(now) >= status.retry_time
-        return replace(
-            _failure(status, _moment(status.retry_time)), delete=key_of(dict(job)) if due else None
-        )
+        return replace(_failure(status, _moment(status.retry_time)), delete=key_of(dict(job)) if due else None)
     message = outcome.message
     started = _moment(job["metadata"].get("creationTimestamp"))
     overdue = started is not None and now - started > _PATIENCE_FOR_PODS
     if overdue and not any(job.get("status", {}).get(count) for count in ("active", "failed", "succeeded")):
-        message = f"the Job {job['metadata']['name']} has made no pod yet: its events say why (quota, limits, Pod Security)"
+        message = (
+            f"the Job {job['metadata']['name']} has made no pod yet: its events say why (quota, limits, Pod Security)"
+        )
     wake = started + _PATIENCE_FOR_PODS if started and not overdue else None
     return Preparing(_under_way(status), reason=outcome.reason, message=message, wake=wake)
 
@@ -126,7 +126,9 @@ def _first_sight_of_failure(status: PreparationStatus, uid: str, outcome: Outcom
 
 
 def _failure(status: PreparationStatus, wake: datetime | None) -> Preparing:
-    return Preparing(status, None, Reason(status.reason or "PreparationFailed"), status.message or "", True, wake=wake)
+    return Preparing(
+        status, None, Reason(status.reason or "PreparationFailed"), status.message or "", failed=True, wake=wake
+    )
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -137,7 +139,9 @@ def restore(observed: Observed, record: RevisionRecord, failure: Failure) -> Pre
     """Prepare a record's content again because the artifact store has lost it; it must come out the same."""
     owner = observed.deployment.metadata
     status = PreparationStatus(key=record.preparation, revision=record.name)
-    lost = f"the artifact store has lost {record.facts.artifact.layer}; it is being prepared again from {record.model.uri}"
+    lost = (
+        f"the artifact store has lost {record.facts.artifact.layer}; it is being prepared again from {record.model.uri}"
+    )
     job = observed.get("Job", job_name(owner.name, record.preparation))
     if job is None:
         pinned = record.model.model_copy(update={"digest": record.facts.digest})

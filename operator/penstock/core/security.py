@@ -1,4 +1,4 @@
-"""The security context of every container Penstock makes: what restricted Pod Security asks for, and a read-only root."""
+"""The security context of every container Penstock makes: restricted Pod Security, and a read-only root."""
 
 from typing import Any
 

@@ -8,6 +8,7 @@ until the longest request may have ended.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from penstock.api.reasons import Reason
@@ -156,8 +157,8 @@ def _draining(
     drain = timedelta(seconds=request_timeout(observed.deployment)) + _PROPAGATION
     busy = {record.name for record in (stable, candidate) if record}
     promotions = [entry for entry in history if entry.outcome == "Promoted"]
-    ends = {}
-    for newer, older in zip(promotions, promotions[1:], strict=False):
+    ends: dict[str, datetime] = {}
+    for newer, older in pairwise(promotions):
         ends.setdefault(older.revision, datetime.fromisoformat(newer.end_time) + drain)
     live = {
         name: end

@@ -39,7 +39,7 @@ def describe(
     available = _availability(stable)
     return ModelDeploymentStatus(
         observed_generation=metadata.generation,
-        phase=_phase(verdict, preparing, standing, available[0]),
+        phase=_phase(verdict, preparing, standing, available=available[0]),
         message=verdict.message[:2048],
         url=f"http://{metadata.name}.{metadata.namespace}.svc:8000",
         replicas=stable.replicas if stable else 0,
@@ -155,7 +155,7 @@ def _obstacle(obstacles: Mapping[ObjectKey, tuple[Reason, str]]) -> Verdict | No
     return None
 
 
-def _phase(verdict: Verdict, preparing: Preparing, standing: Standing, available: bool) -> Phase:
+def _phase(verdict: Verdict, preparing: Preparing, standing: Standing, *, available: bool) -> Phase:
     if verdict.state == "Stuck":
         return "Failed"
     if verdict.state == "Done":

@@ -6,7 +6,6 @@ from fractions import Fraction
 
 from penstock.api.facts import ModelFacts
 from penstock.api.reasons import Reason
-from penstock.api.resource import ModelDeployment
 from penstock.api.spec import Resources, ServerSpec
 from penstock.api.units import quantity_value
 

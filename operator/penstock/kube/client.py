@@ -109,9 +109,14 @@ class KubeClient:
         return await self._apply("apply", manifest, precondition, self._manager)
 
     async def apply_status(self, deployment: Mapping[str, Any], status: Manifest) -> Manifest:
-        """Make the status of a ModelDeployment exactly `status`; its spec and metadata stay the user's."""
+        """Make the status of a ModelDeployment exactly `status`; its spec and metadata stay the user's.
+
+        `deployment` is the object the status was decided from, and must still be the stored version, else Conflict:
+        on /status the API server does not check a uid, and a status is memory that a namesake must not inherit.
+        """
         manifest = _same_object(deployment) | {"status": status}
-        return await self._apply("apply", manifest, {"uid": deployment["metadata"]["uid"]}, STATUS_MANAGER, "status")
+        version = {"resourceVersion": deployment["metadata"]["resourceVersion"]}
+        return await self._apply("apply", manifest, version, STATUS_MANAGER, "status")
 
     async def hand_over_replicas(self, deployment: Mapping[str, Any], replicas: int) -> Manifest:
         """Hold `spec.replicas` by a second field manager, so that ours may stop naming it.

@@ -70,7 +70,7 @@ class EventRecorder:
         self._remember = remember
         self._now = now
         self._new_name = new_name
-        self._observer: EventObserver = observer or _Silent()
+        self._observer: EventObserver = _Silent() if observer is None else observer
         self._said: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._pending: deque[_Pending] = deque()
         self._wake = asyncio.Event()

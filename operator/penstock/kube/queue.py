@@ -79,7 +79,7 @@ class KeyedQueue(Generic[K]):
     ) -> None:
         self._clock = clock
         self._backoff = backoff or Backoff()
-        self._observer: QueueObserver = observer or _Silent()
+        self._observer: QueueObserver = _Silent() if observer is None else observer
         self._order: deque[K] = deque()
         self._dirty: dict[K, float] = {}
         self._processing: dict[K, float] = {}

@@ -125,6 +125,7 @@ class WatchMetrics:
 
     def objects(self, counts: Mapping[str, int]) -> None:
         """The cache's size as of now."""
+        self._objects.clear()
         for kind, count in counts.items():
             self._objects.labels(kind).set(count)
 

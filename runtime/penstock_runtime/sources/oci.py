@@ -1,4 +1,4 @@
-"""`oci://host/repository:tag`: an artifact of a registry, pushed by oras, Penstock or any tool that titles its layers."""
+"""`oci://host/repository:tag`: an artifact, pushed by oras, by Penstock or by any tool that titles its layers."""
 
 import base64
 import binascii
@@ -54,7 +54,7 @@ def registry_auth(secret: Mapping[str, str], host: str) -> RegistryAuth:
 def _from_docker_config(text: str, host: str) -> RegistryAuth:
     try:
         auths = json.loads(text)["auths"]
-        names = (host, f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/")
+        names: tuple[str, ...] = (host, f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/")
         names += _HUB_ALIASES if host in ("docker.io", "index.docker.io", "registry-1.docker.io") else ()
         entry = next((auths[name] for name in names if name in auths), None)
         if entry is None:
@@ -67,7 +67,9 @@ def _from_docker_config(text: str, host: str) -> RegistryAuth:
             username, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
         return RegistryAuth(username=username, password=password)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        message = "key .dockerconfigjson of the credentials Secret is not a docker config with auths; see kubectl create secret docker-registry"
+        message = (
+            "key .dockerconfigjson of the credentials Secret holds no logins; use kubectl create secret docker-registry"
+        )
         raise Failure(Reason.SOURCE_DENIED, message) from error
 
 
@@ -151,7 +153,9 @@ class OciSource:
         if annotations.get(_UNPACK) == "true" or (archived and not title):
             return self._unpack_layer(layer, title, root, budget)
         if not title:
-            message = f"layer {index} of {self._name} has no {_TITLE} annotation, so it has no file name; push with oras"
+            message = (
+                f"layer {index} of {self._name} has no {_TITLE} annotation, so it has no file name; push with oras"
+            )
             raise Failure(Reason.UNKNOWN_FORMAT, message)
         file = store(self._chunks(layer), root, str(title).removeprefix("./"), budget)
         return [file]
@@ -174,7 +178,9 @@ class OciSource:
         except (Refused, Unreachable, Truncated) as error:
             raise self._failure(error) from error
         if f"sha256:{hashed.hexdigest()}" != digest:
-            message = f"a layer of {self._name} is {digest} in its manifest, the bytes sent have sha256:{hashed.hexdigest()}"
+            message = (
+                f"a layer of {self._name} is {digest} in its manifest, the bytes sent have sha256:{hashed.hexdigest()}"
+            )
             raise Failure(Reason.DIGEST_MISMATCH, message)
 
     def _failure(self, error: Exception) -> Failure:

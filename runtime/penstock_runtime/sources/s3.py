@@ -54,7 +54,9 @@ def s3_client(secret: Mapping[str, str], timeout: float = 30) -> Any:
     )
     region = secret.get("AWS_REGION") or secret.get("AWS_DEFAULT_REGION") or "us-east-1"
     try:
-        return session.client("s3", region_name=region, endpoint_url=endpoint, verify=_certificates(secret), config=Config(**config))
+        return session.client(
+            "s3", region_name=region, endpoint_url=endpoint, verify=_certificates(secret), config=Config(**config)
+        )
     except (ValueError, BotoCoreError) as error:
         raise Failure(Reason.SOURCE_DENIED, f"the credentials Secret cannot be used: {error}") from error
 

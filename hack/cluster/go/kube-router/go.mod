@@ -2,6 +2,9 @@ module penstock.local/hack/cluster/kube-router
 
 go 1.24.0
 
+// v2.1.0 is not in the checksum database; its files were compared with tag v2.1.0 of the
+// project's repository when go.sum was written, and are equal.
+
 tool github.com/cloudnativelabs/kube-router/v2/cmd/kube-router
 
 require (

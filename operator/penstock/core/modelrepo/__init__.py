@@ -8,7 +8,7 @@ The path of a revision: `resolve_settings` applies every default once (the resul
 from .check import FileProblem, RepositoryFile, check_config, check_repository, check_text
 from .context import Context, ModelFile
 from .problems import Problem, Severity, errors
-from .proto import ConfigSyntaxError, config_text, parse_config
+from .proto import ConfigSyntaxError, config_text, parse_config, parse_version
 from .render import render_config
 from .repository import RepositoryPlan, build_repository, server_flags
 from .rules import RULES, Rule
@@ -36,6 +36,7 @@ __all__ = [
     "errors",
     "memory_bytes",
     "parse_config",
+    "parse_version",
     "render_config",
     "resolve_settings",
     "server_flags",

@@ -28,7 +28,8 @@ class Context:
 
     `files` are paths relative to the model's directory, folders ending in `/`; `models` are the configs of the whole
     repository by directory name. `cache` and `rate_limit` tell whether the server has them on, `gpus` how many it sees.
-    `backends` are installed besides Triton's own. `strict` makes errors of what Triton accepts and misreads; it is set
+    `backends` are installed besides Triton's own. `auto_complete` tells that the server fills in what
+    configs leave out, which Penstock's never do. `strict` makes errors of what Triton accepts and misreads; it is set
     for what Penstock renders itself.
     """
 
@@ -40,4 +41,5 @@ class Context:
     rate_limit: bool | None = None
     gpus: int | None = None
     backends: frozenset[str] = frozenset()
+    auto_complete: bool = False
     strict: bool = False

@@ -90,7 +90,8 @@ def _check_merged(extra: dict[str, Any], settings: ServerSettings) -> Iterator[P
 
 def _check_fields(value: Any, message: Descriptor, path: str, fields: str) -> Iterator[Problem]:
     if not isinstance(value, Mapping):
-        yield Problem(path, "extra-value", f"{_show(value)} was given, an object with fields of {message.name} goes here")
+        expected = f"an object with fields of {message.name}"
+        yield Problem(path, "extra-value", f"{_show(value)} was given, {expected} goes here")
         return
     for key in sorted(value):
         here, name = f"{path}.{key}", f"{fields}{key}"

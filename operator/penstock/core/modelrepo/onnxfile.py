@@ -36,21 +36,21 @@ class OnnxSignature:
     outputs: tuple[OnnxTensor, ...]
 
 
-class _BrokenFile(ValueError):
+class _BrokenFileError(ValueError):
     """Not protobuf wire format, or cut short."""
 
 
 def read_onnx(content: Buffer) -> OnnxSignature | str:
     """The signature of a model, or the sentence that says what is wrong with the file."""
     view = memoryview(content)
-    if not len(view):
+    if view.nbytes == 0:
         return "the file is empty"
     try:
         graphs = [value for number, value in _fields(view) if number == 7 and not isinstance(value, int)]
         if not graphs:
             return "the file holds no ONNX graph"
         return _read_graph(graphs[-1])
-    except _BrokenFile as error:
+    except _BrokenFileError as error:
         return f"the file is not an ONNX model, or it is cut short: {error}"
 
 
@@ -66,7 +66,7 @@ def _read_graph(graph: memoryview) -> OnnxSignature:
         elif number == 5:
             constants.add(_text(value, 8))
         if len(inputs) + len(outputs) > _MAX_TENSORS:
-            raise _BrokenFile(f"more than {_MAX_TENSORS} tensors")
+            raise _BrokenFileError(f"more than {_MAX_TENSORS} tensors")
     return OnnxSignature(tuple(item for item in inputs if item.name not in constants), tuple(outputs))
 
 
@@ -116,9 +116,9 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         else:
             size = {_FIXED64: 8, _FIXED32: 4}.get(wire, -1)
         if number == 0 or size < 0:
-            raise _BrokenFile(f"byte {at} starts no field")
+            raise _BrokenFileError(f"byte {at} starts no field")
         if size > end - at:
-            raise _BrokenFile(f"a field at byte {at} is {size} bytes long, {end - at} are there")
+            raise _BrokenFileError(f"a field at byte {at} is {size} bytes long, {end - at} are there")
         yield number, view[at : at + size]
         at += size
 
@@ -127,7 +127,7 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(view) or shift > 63:
-            raise _BrokenFile(f"the number at byte {at} does not end")
+            raise _BrokenFileError(f"the number at byte {at} does not end")
         byte = view[at]
         at += 1
         value |= (byte & 0x7F) << shift

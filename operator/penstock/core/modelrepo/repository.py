@@ -101,7 +101,8 @@ def _choose_entry(facts: ModelFacts, served_name: str) -> str | None:
 def _refuse_entry(facts: ModelFacts, served_name: str) -> Problem:
     names = ", ".join(model.name for model in facts.models[:20])
     if not names:
-        return Problem("spec.model.uri", "repository-empty", "the repository holds no model; expected <model>/config.pbtxt")
+        message = "the repository holds no model; expected <model>/config.pbtxt"
+        return Problem("spec.model.uri", "repository-empty", message)
     message = (
         f"the repository holds no model named {served_name}, and several could be the one that clients call: {names}; "
         "set servedName to one of them"
@@ -117,6 +118,9 @@ def _check_facts(facts: ModelFacts, served_name: str) -> Iterator[Problem]:
         if not tensors:
             yield Problem(f"spec.model.{group}", "tensors-missing", f"the model has no {group}; list them here")
         for index, tensor in enumerate(tensors):
+            if not facts.batching and not tensor.dims:
+                message = f"tensor {tensor.name} is a single value without dimensions, which Triton cannot serve"
+                yield Problem(f"spec.model.{group}[{index}].dims", "scalar-tensor", message)
             if facts.batching and (not tensor.dims or tensor.dims[0] != -1):
                 message = f"tensor {tensor.name} is {list(tensor.dims)}: batching was proven, so its first must be -1"
                 yield Problem(f"spec.model.{group}[{index}].dims", "batch-dimension", message)

@@ -1,8 +1,8 @@
 """How much memory and shared memory a server with a model needs.
 
 Measured on Triton 2.51 with Python-based backends (the larger of the two flavours): idle server 38-44 MiB; one instance
-70 MiB with a small MLP, 205 MiB with ResNet-18 (45 MiB of weights), 384 MiB after a batch of 32; shared memory 1 MiB per
-instance at idle, growing to the largest batch in flight and never shrinking.
+70 MiB with a small MLP, 205 MiB with ResNet-18 (45 MiB of weights), 384 MiB after a batch of 32; shared memory 1 MiB
+per instance at idle, growing to the largest batch in flight and never shrinking.
 """
 
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ def shm_bytes(facts: ModelFacts, settings: ServerSettings) -> int:
     """
     if facts.format == "TritonRepository":
         return _SHM_BASE + _SHM_PER_MODEL * max(1, len(facts.models))
-    row = _row_bytes((*facts.inputs, *facts.outputs), facts.batching)
+    row = _row_bytes((*facts.inputs, *facts.outputs), batched=facts.batching)
     flight = settings.instances * max(1, settings.max_batch_size) * row * 3 // 2
     return _round_up(_SHM_BASE + flight, MIB)
 
@@ -59,7 +59,7 @@ def memory_bytes(facts: ModelFacts, settings: ServerSettings) -> int:
     return _round_up(total, 64 * MIB)
 
 
-def _row_bytes(tensors: Iterable[Tensor], batched: bool) -> int:
+def _row_bytes(tensors: Iterable[Tensor], *, batched: bool) -> int:
     total = 0
     for tensor in tensors:
         elements = 1

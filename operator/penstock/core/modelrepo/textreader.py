@@ -22,7 +22,7 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 _BOOLEANS = {"true": True, "false": False}
 
 
-class NotRead(Exception):  # noqa: N818 - a signal, not an error: the other reader decides
+class NotRead(Exception):
     """This reader does not take the text."""
 
 

@@ -17,12 +17,12 @@ _ESCAPED = frozenset('"\\').union(map(chr, range(32)), map(chr, range(127, 160))
 _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
-class NotWritten(Exception):  # noqa: N818 - a signal, not an error: the other writer does it
-    """This writer does not take the message."""
+class NotWritten(Exception):
+    """This writer does not take the message: it holds floating-point numbers, or a map entry with an empty text."""
 
 
 def write(message: Any) -> str:
-    """The text of a message, repeated scalars in brackets; raises NotWritten for one with floating-point numbers."""
+    """The text of a message, repeated scalars in brackets; raises NotWritten for the few it leaves to protobuf."""
     lines: list[str] = []
     _write_fields(message, "", lines)
     lines.append("")
@@ -52,6 +52,8 @@ def _write_map(field: FieldDescriptor, entries: Any, indent: str, lines: list[st
     key_field, value_field = (field.message_type.fields_by_name[part] for part in ("key", "value"))
     for key in sorted(entries):
         value = entries[key]
+        if key == "" or value == "":
+            raise NotWritten
         lines.append(f"{indent}{field.name} {{")
         lines.append(f"{indent}  key: {_format(key, key_field, key_field.cpp_type)}")
         if value_field.message_type is None:

@@ -82,7 +82,7 @@ def _pod(owner: Metadata, model: ModelSpec, prepare: PrepareSpec, settings: Sett
         "securityContext": pod_security(),
         "containers": [
             _transfer(model, preparation_request(model, owner.namespace, settings), settings.jobs_image),
-            _inspect(model, preparation_request(model, owner.namespace, settings), prepare, settings.jobs_image),
+            _inspect(preparation_request(model, owner.namespace, settings), prepare, settings.jobs_image),
         ],
         "volumes": [
             {"name": "work", "emptyDir": {"sizeLimit": mebibytes(room)}},
@@ -152,7 +152,7 @@ def _transfer(model: ModelSpec, request: PreparationRequest, image: str) -> dict
     }
 
 
-def _inspect(model: ModelSpec, request: PreparationRequest, prepare: PrepareSpec, image: str) -> dict[str, Any]:
+def _inspect(request: PreparationRequest, prepare: PrepareSpec, image: str) -> dict[str, Any]:
     return {
         "name": "inspect",
         "image": image,

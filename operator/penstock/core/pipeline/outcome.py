@@ -16,7 +16,7 @@ _IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrIm
 
 @dataclass(frozen=True)
 class Outcome:
-    """`facts` when it succeeded; a `reason` with `failed` when it cannot; a `reason` alone when something holds it up."""
+    """`facts` when it succeeded; a `reason` with `failed` when it cannot; a `reason` alone while it is delayed."""
 
     facts: ModelFacts | None = None
     failed: bool = False
@@ -57,7 +57,8 @@ def _killed(pod: Mapping[str, Any]) -> Outcome | None:
     for end in ends(pod):
         if end.reason == "OOMKilled":
             sentence = (
-                f"the {end.container} container needed more memory than its limit; raise spec.prepare.resources.limits.memory"
+                f"the {end.container} container needed more memory than its limit;"
+                " raise spec.prepare.resources.limits.memory"
             )
             return Outcome(failed=True, reason=Reason.PREPARATION_OUT_OF_MEMORY, message=sentence)
         detail = end.message or end.reason or "no message"

@@ -1,8 +1,8 @@
-"""The Deployment of one revision: fetch by digest, then Triton, with the probes and the grace maths measured for it.
+"""The Deployment of one revision: fetch by digest, then Triton, with probes and grace periods measured for it.
 
-Two rules hold here. What stands in the pod template comes from the revision's record, from spec.pod and from the request
-timeout alone, so that a new release moves nobody. And readiness asks for this model, never for the whole server: one
-version that loads or failed to load would otherwise take the pod out of service (facts/triton.md §3.3).
+Two rules hold here. What stands in the pod template comes from the revision's record, from spec.pod and from the
+request timeout alone, so that a new release moves nobody. And readiness asks for this model, never for the whole
+server: one version that loads or failed to load would otherwise take the pod out of service.
 """
 
 from dataclasses import dataclass
@@ -149,7 +149,12 @@ def _server(serving: Serving) -> dict[str, Any]:
         ],
         "resources": record.resources,
         "securityContext": container_security(),
-        "startupProbe": {"httpGet": ready, "periodSeconds": 1, "failureThreshold": _STARTUP_SECONDS, "timeoutSeconds": 2},
+        "startupProbe": {
+            "httpGet": ready,
+            "periodSeconds": 1,
+            "failureThreshold": _STARTUP_SECONDS,
+            "timeoutSeconds": 2,
+        },
         "readinessProbe": {"httpGet": ready, "periodSeconds": 2, "failureThreshold": 3, "timeoutSeconds": 2},
         "livenessProbe": {
             "httpGet": {"path": "/v2/health/live", "port": "http"},

@@ -60,9 +60,7 @@ def _fetch_failure(end: ContainerEnd) -> Failure:
         reason, message = Reason(report["reason"]), str(report["message"])
     except (ValueError, KeyError, TypeError):
         reason, message = Reason.STORE_UNAVAILABLE, end.message or f"fetch ended with code {end.exit_code}"
-    return Failure(
-        reason, message[:1500], artifact_missing=reason is Reason.ARTIFACT_MISSING, time=end.finished
-    )
+    return Failure(reason, message[:1500], artifact_missing=reason is Reason.ARTIFACT_MISSING, time=end.finished)
 
 
 def _server_failure(end: ContainerEnd, restarted: int) -> Failure | None:

@@ -66,7 +66,7 @@ def config_map(owner: Metadata, serving: Serving) -> dict[str, Any] | None:
 
 
 def disruption_budget(owner: Metadata) -> dict[str, Any]:
-    """One pod at a time may be drained; `maxUnavailable` rather than `minAvailable`, or one replica could never move."""
+    """One pod at a time may be drained; `maxUnavailable`, because with `minAvailable` one replica could never move."""
     selector = {DEPLOYMENT_LABEL: owner.name, "app.kubernetes.io/component": "server"}
     return {
         "apiVersion": "policy/v1",

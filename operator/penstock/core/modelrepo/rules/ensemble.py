@@ -4,19 +4,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from penstock.core.modelrepo.proto import ModelConfig, schema
+
 from .table import Findings, Subject, TensorView, rule, tensor_views
 
 
 @rule("ensemble-platform", "refused", "platform: ensemble and ensemble_scheduling go together.")
 def check_platform(subject: Subject) -> Findings:
-    """An omitted platform is filled in; another scheduler or backend is a contradiction."""
-    config = subject.config
-    if config.platform == "ensemble" and subject.scheduler != "ensemble_scheduling":
+    """A server that completes no configs does not even fill in the platform."""
+    platform = subject.config.platform
+    if platform == "ensemble" and subject.scheduler != "ensemble_scheduling":
         yield "ensemble_scheduling", "platform is ensemble, but no ensemble_scheduling lists its steps"
-    elif subject.scheduler == "ensemble_scheduling" and config.platform not in ("", "ensemble"):
-        yield "platform", f"{config.platform!r} was given for an ensemble; write platform: \"ensemble\""
-    elif subject.scheduler == "ensemble_scheduling" and config.backend and not config.platform:
-        yield "backend", "an ensemble has no backend; remove it"
+    elif platform != "ensemble" and subject.scheduler == "ensemble_scheduling":
+        yield "platform", f"{platform or 'no platform'} was given; the platform of an ensemble is 'ensemble'"
 
 
 @rule("ensemble-steps", "refused", "An ensemble has no steps, or a step without a model or maps.")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from penstock.core.modelrepo.context import ModelFile
 from penstock.core.modelrepo.onnxfile import OnnxSignature, OnnxTensor
 from penstock.core.modelrepo.proto import schema
+
 from .identity import backend_of, version_files
 from .table import Findings, Subject, TensorView, rule
 
@@ -51,8 +52,9 @@ def check_model_tensors(subject: Subject) -> Findings:
         yield from _compare(subject.inputs, file.onnx.inputs, "input", path)
         yield from _compare(subject.outputs, file.onnx.outputs, "output", path)
         listed = {view.name for view in subject.inputs}
+        completed = subject.context.auto_complete and not listed
         for tensor in file.onnx.inputs:
-            if subject.inputs and tensor.name not in listed and not _controlled(subject, tensor.name):
+            if tensor.name not in listed and not completed and not _controlled(subject, tensor.name):
                 yield "input", f"{path} has an input {tensor.name!r}, which the config does not list"
 
 
@@ -77,9 +79,9 @@ def _compare(views: tuple[TensorView, ...], tensors: tuple[OnnxTensor, ...], kin
             yield f"{view.path}.data_type", f"{view.name!r} is TYPE_{tensor.data_type} in {path}"
 
 
-@rule("model-dims", "misread", "The config's shapes contradict the model's.")
+@rule("model-dims", "refused", "The config's shapes contradict the model's.")
 def check_model_dims(subject: Subject) -> Findings:
-    """NVIDIA's onnxruntime backend refuses it at load, a Python-based one at every request."""
+    """As with names and types, NVIDIA's onnxruntime backend and Penstock's refuse it at load."""
     for path, file in _onnx_files(subject):
         if not isinstance(file.onnx, OnnxSignature):
             continue
@@ -98,7 +100,7 @@ def check_model_dims(subject: Subject) -> Findings:
 def _compatible(shape: tuple[int, ...], dims: tuple[int, ...]) -> bool:
     if len(shape) != len(dims):
         return False
-    return all(want == have or have == -1 for want, have in zip(shape, dims, strict=True))
+    return all(have in (want, -1) for want, have in zip(shape, dims, strict=True))
 
 
 @rule("cc-file-missing", "misread", "A file for a compute capability is missing.")

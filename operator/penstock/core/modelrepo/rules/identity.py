@@ -2,6 +2,7 @@
 
 from penstock.core.modelrepo.names import unsafe_name, unsafe_path
 from penstock.core.modelrepo.proto import parse_version, unavailable_fields
+
 from .table import Findings, Subject, rule
 
 PLATFORMS = {

@@ -1,6 +1,7 @@
 """Instance groups, accelerators and the rate limiter."""
 
 from penstock.core.modelrepo.proto import schema
+
 from .identity import backend_of
 from .table import Findings, Subject, rule
 

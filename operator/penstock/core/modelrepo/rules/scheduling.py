@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from penstock.core.modelrepo.proto import schema
+
 from .identity import backend_of, version_files
 from .table import Findings, Subject, rule
 
 _DELAY = schema.ModelQueuePolicy.DELAY
+_CPU = schema.ModelInstanceGroup.KIND_CPU
 
 
 @rule("batch-size", "refused", "max_batch_size is negative.")
@@ -25,13 +27,14 @@ def check_preferred(subject: Subject) -> Findings:
         sizes: Sequence[int] = config.dynamic_batching.preferred_batch_size
         path = "dynamic_batching.preferred_batch_size"
     elif subject.scheduler == "sequence_batching" and config.sequence_batching.HasField("oldest"):
-        sizes, path = config.sequence_batching.oldest.preferred_batch_size, "sequence_batching.oldest.preferred_batch_size"
+        sizes = config.sequence_batching.oldest.preferred_batch_size
+        path = "sequence_batching.oldest.preferred_batch_size"
     else:
         return
     for index, size in enumerate(sizes):
         if size < 1:
             yield f"{path}[{index}]", f"{size} was given; a batch has at least one row"
-        elif size > config.max_batch_size > 0 or (size > 1 and config.max_batch_size == 0 and path[0] == "s"):
+        elif size > config.max_batch_size:
             yield f"{path}[{index}]", f"{size} is above max_batch_size, which is {config.max_batch_size}"
 
 
@@ -98,7 +101,7 @@ def _queue_size(subject: Subject) -> int:
 def check_one_instance(subject: Subject) -> Findings:
     """On Python-based backends the scheduler sleeps half a second now and then with a request in its queue."""
     groups = subject.config.instance_group
-    if subject.scheduler != "dynamic_batching" or len(groups) != 1 or groups[0].kind != schema.ModelInstanceGroup.KIND_CPU:
+    if subject.scheduler != "dynamic_batching" or len(groups) != 1 or groups[0].kind != _CPU:
         return
     if groups[0].count == 1 and backend_of(subject) in ("python", "onnxruntime"):
         message = "with one instance of a Python-based backend some requests wait half a second; use 2 instances"
@@ -121,7 +124,7 @@ def check_cache(subject: Subject) -> Findings:
 def check_cache_present(subject: Subject) -> Findings:
     """Triton serves on without a word."""
     if subject.config.response_cache.enable and subject.context.cache is False:
-        message = "the server has no cache, so nothing is cached; start it with --cache-config (spec.server.responseCache)"
+        message = "the server has no cache and keeps nothing; start it with --cache-config (spec.server.responseCache)"
         yield "response_cache.enable", message
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from penstock.core.modelrepo.proto import schema
+
 from .table import Findings, Subject, rule
 
 _CONTROL = schema.ModelSequenceBatching.Control
@@ -57,9 +58,9 @@ _CORRELATION_TYPES = (
 )  # fmt: skip
 
 
-@rule("sequence-state", "refused", "A sequence's state is incomplete.")
+@rule("sequence-state", "misread", "A sequence's state is incomplete.")
 def check_states(subject: Subject) -> Findings:
-    """A state is one tensor in and one out, with type and shape; an initial one needs its data."""
+    """Triton loads it and fails the sequences; a state is a tensor in and one out, a type, a shape."""
     if subject.scheduler != "sequence_batching":
         return
     for index, state in enumerate(subject.config.sequence_batching.state):
@@ -71,8 +72,16 @@ def check_states(subject: Subject) -> Findings:
             yield f"{path}.data_type", "a state needs a data type"
         if not state.dims:
             yield f"{path}.dims", "a state needs dims"
+
+
+@rule("sequence-initial-state", "refused", "The initial state of a sequence is incomplete.")
+def check_initial_states(subject: Subject) -> Findings:
+    """It has a name, the state's type, a size and data."""
+    if subject.scheduler != "sequence_batching":
+        return
+    for index, state in enumerate(subject.config.sequence_batching.state):
         for number, initial in enumerate(state.initial_state):
-            yield from _check_initial(initial, state, f"{path}.initial_state[{number}]")
+            yield from _check_initial(initial, state, f"sequence_batching.state[{index}].initial_state[{number}]")
 
 
 def _check_initial(initial: Any, state: Any, path: str) -> Findings:

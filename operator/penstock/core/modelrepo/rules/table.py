@@ -8,7 +8,7 @@ from penstock.core.modelrepo.context import Context
 from penstock.core.modelrepo.problems import Problem
 from penstock.core.modelrepo.proto import ModelConfig
 
-__all__ = ["Finding", "Findings", "RULES", "Rule", "Subject", "TensorView", "check_rules", "find_path", "rule"]
+__all__ = ["RULES", "Finding", "Findings", "Rule", "Subject", "TensorView", "check_rules", "rule", "tensor_views"]
 
 Finding: TypeAlias = tuple[str, str]
 """Path in config terms, and the sentence."""
@@ -81,7 +81,7 @@ class Rule:
     meaning: str
     check: Callable[[Subject], Findings]
 
-    def severity(self, strict: bool) -> Literal["error", "warning"]:
+    def severity(self, *, strict: bool) -> Literal["error", "warning"]:
         """How a finding counts."""
         return "error" if self.effect == "refused" or (strict and self.effect == "misread") else "warning"
 
@@ -89,13 +89,16 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
-def rule(id: str, effect: Effect, meaning: str) -> Callable[[Callable[[Subject], Findings]], Callable[[Subject], Findings]]:  # noqa: A002, E501
+Check: TypeAlias = Callable[[Subject], Findings]
+
+
+def rule(name: str, effect: Effect, meaning: str) -> Callable[[Check], Check]:
     """Enter a function into the table. Ids are stable: people name them in their tooling."""
 
-    def enter(check: Callable[[Subject], Findings]) -> Callable[[Subject], Findings]:
-        if id in RULES:
-            raise ValueError(f"two rules have the id {id}")
-        RULES[id] = Rule(id, effect, meaning, check)
+    def enter(check: Check) -> Check:
+        if name in RULES:
+            raise ValueError(f"two rules have the id {name}")
+        RULES[name] = Rule(name, effect, meaning, check)
         return check
 
     return enter
@@ -106,9 +109,4 @@ def check_rules(subject: Subject) -> Iterator[Problem]:
     strict = subject.context.strict
     for entry in RULES.values():
         for path, message in entry.check(subject):
-            yield Problem(path, entry.id, message, entry.severity(strict))
-
-
-def find_path(container: str, index: int | str) -> str:
-    """`container[index]`, with text keys quoted."""
-    return f"{container}[{index!r}]"
+            yield Problem(path, entry.id, message, entry.severity(strict=strict))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from math import prod
 
 from penstock.core.modelrepo.proto import schema
+
 from .identity import backend_of
 from .table import Findings, Subject, TensorView, rule
 
@@ -13,14 +14,14 @@ _INVALID = schema.TYPE_INVALID
 @rule("inputs-missing", "misread", "The config lists no inputs.")
 def check_inputs(subject: Subject) -> Findings:
     """Penstock turns auto-completion off: what the config does not say is not there."""
-    if not subject.inputs:
+    if not subject.inputs and not subject.context.auto_complete:
         yield "input", "no inputs are listed, and the server does not complete configs; list every input"
 
 
 @rule("outputs-missing", "misread", "The config lists no outputs.")
 def check_outputs(subject: Subject) -> Findings:
     """As for inputs."""
-    if not subject.outputs:
+    if not subject.outputs and not subject.context.auto_complete:
         yield "output", "no outputs are listed, and the server does not complete configs; list every output"
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from penstock.core.modelrepo.proto import schema
+
 from .table import Findings, Subject, TensorView, rule
 
 
@@ -24,7 +25,8 @@ def check_inputs(subject: Subject) -> Findings:
         path = f"model_warmup[{index}]"
         for name, sample in warmup.inputs.items():
             if name not in inputs:
-                yield f"{path}.inputs[{name!r}]", f"the model has no input {name!r}, it has {', '.join(inputs) or 'none'}"
+                known = ", ".join(inputs) or "none"
+                yield f"{path}.inputs[{name!r}]", f"the model has no input {name!r}, it has {known}"
             else:
                 yield from _check_sample(sample, inputs[name], f"{path}.inputs[{name!r}]")
         for name, view in inputs.items():
@@ -39,21 +41,19 @@ def _check_sample(sample: Any, view: TensorView, path: str) -> Findings:
     dims = tuple(sample.dims)
     if any(size < 1 for size in dims):
         yield f"{path}.dims", f"{list(dims)} has a free or empty dimension; a sample has a size"
-    elif len(dims) != len(view.dims) or any(want not in (-1, size) for want, size in zip(view.dims, dims, strict=False)):
+    elif len(dims) != len(view.dims) or any(want not in (-1, size) for want, size in zip(view.dims, dims, strict=True)):
         yield f"{path}.dims", f"the input is {list(view.dims)} without the batch, the sample {list(dims)}"
 
 
 @rule("warmup-data", "refused", "A warm-up input has no data.")
 def check_data(subject: Subject) -> Findings:
-    """One of zero_data, random_data and a file; random strings do not exist."""
+    """One of zero_data, random_data (empty strings for TYPE_STRING) and a file."""
     for index, warmup in enumerate(subject.config.model_warmup):
         for name, sample in warmup.inputs.items():
             path = f"model_warmup[{index}].inputs[{name!r}]"
             source = sample.WhichOneof("input_data_type")
             if source is None:
                 yield path, "say zero_data: true, random_data: true or name an input_data_file"
-            elif source == "random_data" and sample.data_type == schema.TYPE_STRING:
-                yield f"{path}.random_data", "Triton makes no random strings; use zero_data or a file"
             elif source == "input_data_file" and not _has_file(subject, sample.input_data_file):
                 yield f"{path}.input_data_file", f"there is no file warmup/{sample.input_data_file}"
 

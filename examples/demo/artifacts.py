@@ -1,0 +1,77 @@
+"""Models as OCI artifacts in the chart's registry: pushed under a tag, pulled again by digest."""
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import oras.provider
+
+from .chart import SYSTEM_NAMESPACE
+from .cluster import Cluster
+from .screen import DemoError
+
+__all__ = ["Artifacts", "open_registry"]
+
+_HOST = f"registry.{SYSTEM_NAMESPACE}:5000"
+"""The registry as pods know it."""
+
+
+class Artifacts:
+    """One repository of the registry."""
+
+    def __init__(self, address: str, repository: str, token: str) -> None:
+        self._address, self._repository = address, repository
+        self._client = oras.provider.Registry(hostname=address, insecure=True)
+        self._client.session.trust_env = False
+        self._client.auth.set_token_auth(token)
+
+    def uri(self, tag: str) -> str:
+        """What a ModelDeployment's spec.model.uri says."""
+        return f"oci://{_HOST}/{self._repository}:{tag}"
+
+    def push(self, model: Path, tag: str) -> str:
+        """Push an ONNX file under a tag; return the digest of its manifest."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.onnx"
+            file.write_bytes(model.read_bytes())
+            answer = self._client.push(
+                f"{self._address}/{self._repository}:{tag}",
+                files=[f"{file}:application/vnd.onnx.model"],
+                disable_path_validation=True,
+                quiet=True,
+            )
+        digest: str = answer.headers["Docker-Content-Digest"]
+        return digest
+
+    def pull(self, digest: str) -> bytes:
+        """The bytes of the one file of an artifact; every hash on the way is checked."""
+        manifest = json.loads(self._bytes(f"manifests/{digest}", digest))
+        (layer,) = manifest["layers"]
+        return self._bytes(f"blobs/{layer['digest']}", layer["digest"])
+
+    def _bytes(self, path: str, digest: str) -> bytes:
+        headers = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+        answer: Any = self._client.do_request(f"http://{self._address}/v2/{self._repository}/{path}", headers=headers)
+        if answer.status_code != 200:
+            raise DemoError(
+                f"the registry answers {answer.status_code} for {self._repository}/{path}; it had just been pushed."
+            )
+        content: bytes = answer.content
+        seen = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if seen != digest:
+            raise DemoError(f"the registry sent {seen} for {digest}: the artifact was damaged on the way.")
+        return content
+
+
+@contextmanager
+def open_registry(cluster: Cluster, repository: str) -> Iterator[Artifacts]:
+    """The repository, with a token for it alone, through a port-forward as from any machine outside the cluster."""
+    command = (sys.executable, "-m", "penstock.cli", "registry", "token", "--repository", repository, "--hours", "1")
+    token = cluster.call(*command, "--namespace", SYSTEM_NAMESPACE).strip()
+    with cluster.forward(SYSTEM_NAMESPACE, "service/registry", 5000) as address:
+        yield Artifacts(address, repository, token)

@@ -1,0 +1,243 @@
+"""From models to CRD: current, structural, small, and harmless to revisions already made."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel, Field
+
+from penstock.api import rules
+from penstock.api.base import ApiModel, K8s, Rule, wire
+from penstock.api.crd import custom_resource_definition, root_schema, schema_of
+from penstock.api.lint import MAX_BYTES, lint_crd, lint_schema
+from penstock.api.resource import SCHEMA_ANNOTATION, SCHEMA_VERSION
+from penstock.api.spec import ModelDeploymentSpec, ModelSpec, PodSpec, ServerSpec
+from penstock.cli import main
+from penstock.cli.generate import generated_files
+from tests.manifests import ACCEPTED
+
+ROOT = Path(__file__).parents[2]
+CRD = custom_resource_definition()
+SPEC = root_schema()["properties"]["spec"]["properties"]
+
+
+def nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield schema
+    for value in schema.get("properties", {}).values():
+        yield from nodes(value)
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            yield from nodes(schema[key])
+
+
+def test_generated_files_are_what_the_models_say() -> None:
+    result = CliRunner().invoke(main, ["generate", "--check", "--root", str(ROOT)])
+    assert result.exit_code == 0, result.output
+
+
+def test_check_names_a_stale_file_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "operator" / "penstock").mkdir(parents=True)
+    result = CliRunner().invoke(main, ["generate", "--check", "--root", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "crds/penstock.dev_modeldeployments.yaml" in result.output
+    assert not (tmp_path / "crds").exists()
+    assert CliRunner().invoke(main, ["generate", "--root", str(tmp_path)]).exit_code == 0
+    assert CliRunner().invoke(main, ["generate", "--check", "--root", str(tmp_path)]).exit_code == 0
+
+
+def test_generation_elsewhere_says_where_it_should_run(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["generate", "--root", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "is not the root of the repository" in result.output
+
+
+def test_the_chart_keeps_its_crd_and_nobody_else_does() -> None:
+    texts = {path.parts[0]: text for path, text in generated_files().items() if path.suffix == ".yaml"}
+    assert "helm.sh/resource-policy: keep" in texts["helm"]
+    assert texts["helm"].replace("    helm.sh/resource-policy: keep\n", "") == texts["crds"]
+
+
+def test_the_crd_is_structural_bounded_and_small() -> None:
+    assert lint_crd(CRD) == ()
+    assert len(json.dumps(CRD)) < MAX_BYTES
+
+
+def test_the_crd_can_be_scaled_and_says_its_version() -> None:
+    version = CRD["spec"]["versions"][0]
+    assert version["subresources"] == {
+        "status": {},
+        "scale": {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        },
+    }
+    assert CRD["metadata"]["annotations"][SCHEMA_ANNOTATION] == str(SCHEMA_VERSION)
+    assert [column["name"] for column in version["additionalPrinterColumns"] if not column.get("priority")] == [
+        "Phase", "Stable", "Candidate", "Ready", "Age",
+    ]  # fmt: skip
+
+
+def test_only_replicas_and_status_have_defaults() -> None:
+    """A default below model or server would enter the hash of a revision."""
+    found = [node["default"] for node in nodes(root_schema()) if "default" in node]
+    assert found == [1, {"observedGeneration": -1}]
+
+
+def test_every_rule_has_a_twin_and_a_message_and_every_twin_is_used() -> None:
+    used = [rule for node in nodes(root_schema()) for rule in node.get("x-kubernetes-validations", ())]
+    assert {rule["rule"] for rule in used} == set(rules.BY_CEL)
+    assert all(len(rule["message"]) > 20 for rule in used)
+
+
+@pytest.mark.parametrize("model", [ModelSpec, ServerSpec, PodSpec])
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_a_field_that_a_later_release_adds_changes_no_hash(model: type[ApiModel], case: str) -> None:
+    """What is hashed is `wire()` of what the user wrote: a field nobody wrote says nothing."""
+    later = type(f"Later{model.__name__}", (model,), {"__annotations__": {"invented": str | None}, "invented": None})
+    spec = {key: value for key, value in ACCEPTED[case]["spec"].items() if value is not None}
+    written = spec.get({ModelSpec: "model", ServerSpec: "server", PodSpec: "pod"}[model])
+    if written is None or "null" in case:
+        pytest.skip("nothing of this model is written here")
+    assert wire(later.model_validate(written)) == wire(model.model_validate(written))
+
+
+def models_below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from models_below(inner)
+
+
+@pytest.mark.parametrize("model", [*models_below(ModelSpec), *models_below(ServerSpec)], ids=lambda model: model.__name__)
+def test_nothing_that_is_hashed_has_a_default_but_none(model: type[BaseModel]) -> None:
+    assert [name for name, field in model.model_fields.items() if not field.is_required() and field.default is not None] == []
+
+
+def test_every_field_of_the_spec_has_a_type_the_generator_knows() -> None:
+    assert schema_of(ModelDeploymentSpec)["required"] == ["model"]
+    assert SPEC["server"]["properties"]["config"] == {
+        "description": "Extra fields of Triton's ModelConfig in its own names; those Penstock owns are refused.",
+        "type": "object",
+        "maxProperties": 64,
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+
+
+def test_marks_add_up_and_the_outer_one_wins() -> None:
+    inner, outer = Rule("a", bool, "inner"), Rule("b", bool, "outer")
+    short = Annotated[str, K8s(max_length=5, pattern="^a", rules=(inner,))]
+    schema = schema_of(Annotated[short, Field(min_length=2), K8s(max_length=3, rules=(outer,))] | None)
+    assert [rule["rule"] for rule in schema.pop("x-kubernetes-validations")] == ["a", "b"]
+    assert schema == {"type": "string", "pattern": "^a", "minLength": 2, "maxLength": 3}
+
+
+@pytest.mark.parametrize("unknown", [float, int | str, list[str], dict[int, str], Literal[1, 2], tuple[int, str], Any])
+def test_a_type_without_a_structural_form_is_an_error_and_no_guess(unknown: Any) -> None:
+    with pytest.raises(TypeError):
+        schema_of(unknown)
+
+
+def _set(path: str, **values: Any) -> Callable[[dict[str, Any]], None]:
+    def change(schema: dict[str, Any]) -> None:
+        node = schema
+        for part in path.split("."):
+            node = node[part]
+        node.update(values)
+
+    return change
+
+
+GOOD: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 10},
+        "size": {"x-kubernetes-int-or-string": True, "maxLength": 10},
+        "items": {
+            "type": "array",
+            "maxItems": 3,
+            "items": {
+                "type": "object",
+                "properties": {"key": {"type": "string", "maxLength": 5}, "at": {"type": "string", "format": "date-time"}},
+                "required": ["key"],
+            },
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["key"],
+        },
+        "labels": {"type": "object", "maxProperties": 4, "additionalProperties": {"type": "string", "maxLength": 9}},
+        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    },
+}
+FORBIDDEN: dict[str, tuple[Callable[[dict[str, Any]], None], str, str]] = {
+    **{
+        key: (_set("properties.name", **{key: value}), "name", f"`{key}` has no place")
+        for key, value in {
+            "$ref": "#/x", "const": "a", "anyOf": [], "oneOf": [], "allOf": [], "not": {}, "title": "Name",
+            "examples": [], "discriminator": {}, "uniqueItems": True, "deprecated": True,
+        }.items()
+    },
+    "$defs": (_set("properties", name={"type": "string", "maxLength": 3, "$defs": {}}), "name", "`$defs` has no place"),
+    "prefixItems": (_set("properties.items", prefixItems=[]), "items", "`prefixItems` has no place"),
+    "a closed object": (_set("properties.labels", additionalProperties=False), "labels", "not true, false"),
+    "an open object": (_set("properties.labels", additionalProperties=True), "labels", "not true, false"),
+    "a null default": (_set("properties.name", default=None), "name", "default of null"),
+    "a numeric exclusive bound": (_set("properties", n={"type": "integer", "exclusiveMinimum": 3}), "n", "is a boolean beside"),
+    "no type": (_set("properties", n={"maxLength": 3}), "n", "type None"),
+    "a float": (_set("properties", n={"type": "number"}), "n", "written as an integer or a string"),
+    "two types": (_set("properties.size", type="string"), "size", "no type of its own"),
+    "an endless string": (_set("properties", n={"type": "string"}), "n", "no maxLength"),
+    "an endless list": (
+        _set("properties", n={"type": "array", "items": {"type": "integer"}, "x-kubernetes-list-type": "set"}),
+        "n",
+        "no maxItems",
+    ),
+    "an endless map": (_set("properties", n={"type": "object", "additionalProperties": {"type": "integer"}}), "n", "no maxProp"),
+    "a list of anything": (_set("properties", n={"type": "array", "maxItems": 1}), "n", "one schema for its items"),
+    "a list merged who knows how": (_set("properties.items", **{"x-kubernetes-list-type": None}), "items", "atomic, set or map"),
+    "a set of objects": (_set("properties.items", **{"x-kubernetes-list-type": "set"}), "items", "scalar items"),
+    "a map without keys": (_set("properties.items", **{"x-kubernetes-list-map-keys": []}), "items", "names its keys"),
+    "a map by a field that is not": (_set("properties.items", **{"x-kubernetes-list-map-keys": ["id"]}), "items", "no scalar"),
+    "a map by an optional field": (_set("properties.items.items", required=[]), "items", "must be required"),
+    "an object of nothing": (_set("properties", n={"type": "object"}), "n", "pruned to nothing"),
+    "fields and any field": (
+        _set("properties.labels", properties={"a": {"type": "integer"}}),
+        "labels",
+        "exclude each other",
+    ),
+    "a required stranger": (_set("", required=["nobody"]), "", "is required and not a property"),
+    "snake case": (_set("properties", max_size={"type": "integer"}), "max_size", "camelCase"),
+    "a rule without a way out": (
+        _set("properties.name", **{"x-kubernetes-validations": [{"rule": "true"}]}),
+        "name",
+        "no message",
+    ),
+    "an unguarded rule": (
+        _set("", **{"x-kubernetes-validations": [{"rule": "self.name == 'self.size'", "message": "no"}]}),
+        "",
+        "without has(self.name)",
+    ),
+}
+
+
+def test_the_linter_is_content_with_a_good_schema() -> None:
+    assert lint_schema(GOOD) == ()
+
+
+@pytest.mark.parametrize("case", FORBIDDEN)
+def test_the_linter_finds_each_forbidden_construct(case: str) -> None:
+    change, path, words = FORBIDDEN[case]
+    schema = {"": copy.deepcopy(GOOD)}
+    change(schema if case in ("a required stranger", "an unguarded rule") else schema[""])
+    findings = lint_schema(schema[""])
+    assert any(finding.path == path and words in finding.message for finding in findings), findings
+
+
+def test_a_crd_too_large_for_client_side_apply_is_found() -> None:
+    large = copy.deepcopy(CRD)
+    large["metadata"]["annotations"]["essay"] = "x" * MAX_BYTES
+    assert "at most 150000 fit" in lint_crd(large)[0].message
