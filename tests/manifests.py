@@ -1,6 +1,6 @@
-"""ModelDeployments that must be refused, and where and why; and others that must not. Put to the API server and offline.
+"""ModelDeployments that must be refused, with where and why, and others that must not; for the API server and offline.
 
-`REFUSED` maps a name to (manifest, path, words of the sentence). The words are the API server's only where the fault is
+Each table maps a name to (manifest, path, words of the sentence). The words are the API server's only where the fault is
 a rule's; for types and bounds each side has words of its own.
 """
 
@@ -42,7 +42,11 @@ RULES: dict[str, tuple[dict[str, Any], str, str]] = {
     "uri with a line break": (manifest({"uri": "https://host/a\n"}), "spec.model.uri", "https://host/path"),
     "uri with a password": (manifest({"uri": "https://me:secret@host/x"}), "spec.model.uri", "credentialsSecretRef"),
     "uri that climbs": (manifest({"uri": "pvc://claim/../other"}), "spec.model.uri", "without `..`"),
-    "two digests": (manifest({"uri": f"oci://host/m@{DIGEST}", "digest": OTHER}), "spec.model.digest", "make them equal"),
+    "two digests": (
+        manifest({"uri": f"oci://host/m@{DIGEST}", "digest": OTHER}),
+        "spec.model.digest",
+        "make them equal",
+    ),
     "a tag's pin and none": (manifest({"uri": "oci://host/m@v1", "digest": DIGEST}), "spec.model.digest", "equal"),
     "credentials for a claim": (
         manifest({"uri": "pvc://claim/m", "credentialsSecretRef": {"name": "s"}}),
@@ -65,21 +69,49 @@ RULES: dict[str, tuple[dict[str, Any], str, str]] = {
         "set instances.count to 2 or more, or drop batching",
     ),
     "a queue over one instance": (_batching(1, maxQueueSize=8), "spec.server.instances.count", "single instance"),
-    "a queue without batching": (_batching(2, maxBatchSize=0, maxQueueSize=8), "spec.server.batching.maxBatchSize", "queue"),
-    "a wait without batching": (_batching(2, maxBatchSize=0, queueTimeout="1s"), "spec.server.batching.maxBatchSize", "queue"),
+    "a queue without batching": (
+        _batching(2, maxBatchSize=0, maxQueueSize=8),
+        "spec.server.batching.maxBatchSize",
+        "queue",
+    ),
+    "a wait without batching": (
+        _batching(2, maxBatchSize=0, queueTimeout="1s"),
+        "spec.server.batching.maxBatchSize",
+        "queue",
+    ),
     "preferred above maximum": (
         _batching(2, maxBatchSize=8, preferredBatchSizes=[4, 16]),
         "spec.server.batching.preferredBatchSizes",
         "raise maxBatchSize",
     ),
-    "GPU without a GPU": (manifest(server={"instances": {"kind": "GPU"}}), "spec.server.instances.kind", "nvidia.com/gpu"),
-    "flag with dashes": (manifest(server={"flags": {"--log-verbose": "1"}}), "spec.server.flags", "without the leading dashes"),
+    "GPU without a GPU": (
+        manifest(server={"instances": {"kind": "GPU"}}),
+        "spec.server.instances.kind",
+        "nvidia.com/gpu",
+    ),
+    "flag with dashes": (
+        manifest(server={"flags": {"--log-verbose": "1"}}),
+        "spec.server.flags",
+        "without the leading dashes",
+    ),
     "a label of ours": (manifest(pod={"labels": {"penstock.dev/revision": "x"}}), "spec.pod.labels", "use other keys"),
-    "a label of ours too": (manifest(pod={"labels": {"app.kubernetes.io/name": "x"}}), "spec.pod.labels", "use other keys"),
+    "a label of ours too": (
+        manifest(pod={"labels": {"app.kubernetes.io/name": "x"}}),
+        "spec.pod.labels",
+        "use other keys",
+    ),
     "a label that is none": (manifest(pod={"labels": {"a b": "x"}}), "spec.pod.labels", "a key is a name"),
-    "an annotation that is none": (manifest(pod={"annotations": {"/x": "y"}}), "spec.pod.annotations", "a key is a name"),
+    "an annotation that is none": (
+        manifest(pod={"annotations": {"/x": "y"}}),
+        "spec.pod.annotations",
+        "a key is a name",
+    ),
     "a variable of ours": (manifest(pod={"env": [{"name": "PENSTOCK_X"}]}), "spec.pod.env[0].name", "use another name"),
-    "min above max": (manifest(autoscaling={"min": 3, "max": 2, "target": TARGET}), "spec.autoscaling.min", "lower min"),
+    "min above max": (
+        manifest(autoscaling={"min": 3, "max": 2, "target": TARGET}),
+        "spec.autoscaling.min",
+        "lower min",
+    ),
     "a timeout of days": (manifest(prepare={"timeout": "25h"}), "spec.prepare.timeout", "at most 24h"),
     "a timeout of ages": (manifest(prepare={"timeout": "999999h" * 4}), "spec.prepare.timeout", "at most 24h"),
     "a timeout of nothing": (manifest(prepare={"timeout": "0s"}), "spec.prepare.timeout", "at least 10s"),
@@ -100,14 +132,34 @@ TYPES: dict[str, tuple[dict[str, Any], str, str]] = {
     "a digest and a line break": (manifest({"digest": DIGEST + "\n"}), "spec.model.digest", "does not match"),
     "served name with a slash": (manifest({"servedName": "a/b"}), "spec.model.servedName", "does not match"),
     "trust as a boolean": (manifest({"trust": True}), "spec.model.trust", "a string goes here"),
-    "unknown data type": (manifest({"inputs": [{**TENSOR, "dataType": "FLOAT"}]}), "spec.model.inputs[0].dataType", "FP32"),
+    "unknown data type": (
+        manifest({"inputs": [{**TENSOR, "dataType": "FLOAT"}]}),
+        "spec.model.inputs[0].dataType",
+        "FP32",
+    ),
     "one tensor twice": (manifest({"inputs": [TENSOR, TENSOR]}), "spec.model.inputs[1]", "already"),
-    "a dimension of -2": (manifest({"inputs": [{**TENSOR, "dims": [-2]}]}), "spec.model.inputs[0].dims[0]", "at least -1"),
+    "a dimension of -2": (
+        manifest({"inputs": [{**TENSOR, "dims": [-2]}]}),
+        "spec.model.inputs[0].dims[0]",
+        "at least -1",
+    ),
     "nine dimensions": (manifest({"inputs": [{**TENSOR, "dims": [1] * 9}]}), "spec.model.inputs[0].dims", "at most 8"),
     "no instances": (manifest(server={"instances": {"count": 0}}), "spec.server.instances.count", "at least 1"),
-    "a flag that is no string": (manifest(server={"flags": {"log-verbose": 1}}), "spec.server.flags.log-verbose", "quote it"),
-    "half a core": (manifest(server={"resources": {"limits": {"cpu": 0.5}}}), "spec.server.resources.limits.cpu", "quoted"),
-    "a negative core": (manifest(server={"resources": {"limits": {"cpu": -1}}}), "spec.server.resources.limits.cpu", "least 0"),
+    "a flag that is no string": (
+        manifest(server={"flags": {"log-verbose": 1}}),
+        "spec.server.flags.log-verbose",
+        "quote it",
+    ),
+    "half a core": (
+        manifest(server={"resources": {"limits": {"cpu": 0.5}}}),
+        "spec.server.resources.limits.cpu",
+        "quoted",
+    ),
+    "a negative core": (
+        manifest(server={"resources": {"limits": {"cpu": -1}}}),
+        "spec.server.resources.limits.cpu",
+        "least 0",
+    ),
     "a quantity in words": (
         manifest(server={"resources": {"requests": {"memory": "1 GB"}}}),
         "spec.server.resources.requests.memory",
@@ -122,7 +174,11 @@ TYPES: dict[str, tuple[dict[str, Any], str, str]] = {
     "a variable twice": (manifest(pod={"env": [{"name": "A"}, {"name": "A"}]}), "spec.pod.env[1]", "already"),
     "a variable that is null": (manifest(pod={"env": [None]}), "spec.pod.env[0]", "an object goes here"),
     "a label's value": (manifest(pod={"labels": {"team": "a b"}}), "spec.pod.labels.team", "does not match"),
-    "a Secret's name": (manifest({"credentialsSecretRef": {"name": "Key"}}), "spec.model.credentialsSecretRef.name", "match"),
+    "a Secret's name": (
+        manifest({"credentialsSecretRef": {"name": "Key"}}),
+        "spec.model.credentialsSecretRef.name",
+        "match",
+    ),
     "an affinity in a list": (manifest(pod={"affinity": []}), "spec.pod.affinity", "an object goes here"),
 }
 """Refused by the schema."""
@@ -156,10 +212,12 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a part of a GPU": manifest(
         server={"instances": {"kind": "GPU"}, "resources": {"limits": {"nvidia.com/mig-1g.10gb": "1"}}}
     ),
-    "an integral float": manifest(replicas=2.0),
+    "an integral float": manifest(server={"instances": {"count": 2.0}}),
     "scaled to nothing": manifest(replicas=0),
     "autoscaled": manifest(autoscaling={"max": 10, "target": TARGET, "behavior": {"scaleDown": {"policies": []}}}),
-    "extra configuration": manifest(server={"config": {"optimization": {"priority": "PRIORITY_MAX"}, "anything": [1, None]}}),
+    "extra configuration": manifest(
+        server={"config": {"optimization": {"priority": "PRIORITY_MAX"}, "anything": [1, None]}}
+    ),
     "placement": manifest(
         pod={
             "labels": {"team": "vision", "example.com/cost-centre": "7", "empty": ""},

@@ -106,5 +106,5 @@ def _binary(settings: Settings, options: argparse.Namespace) -> int:
 
 def _load(settings: Settings, options: argparse.Namespace) -> int:
     for archive in options.archives:
-        containers.import_image(settings, archive)
+        containers.import_archive(settings, archive)
     return 0

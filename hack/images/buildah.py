@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hack.cluster import shell
+from hack.images import storage
+from hack.images.store import Source
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PIP_VARIABLES = {
@@ -68,17 +71,16 @@ class Buildah:
             self._run("rmi", "--force", *references)
             self._run("rmi", "--prune")
 
-    def save(self, reference: str, archive: Path) -> None:
-        """Write an image to an archive; uncompressed, because it only walks across this disk."""
-        scratch = archive.with_suffix(".part")
-        scratch.unlink(missing_ok=True)
-        target = f"docker-archive:{scratch}:{reference}"
-        self._run("push", "--quiet", "--disable-compression", reference, target)
-        scratch.replace(archive)
+    def layers(self, reference: str) -> tuple[bytes, list[Source]]:
+        """Return an image's configuration and its layers."""
+        config = json.loads(self._run("inspect", "--type=image", reference))["Config"].encode()
+        digests = json.loads(config)["rootfs"]["diff_ids"]
+        image_id = hashlib.sha256(config).hexdigest()
+        return config, storage.layers(self.folder / "root", image_id, digests)
 
     def load(self, archive: Path) -> None:
         """Read an image from an archive."""
-        self._run("pull", "--quiet", f"docker-archive:{archive}")
+        self._run("pull", "--quiet", f"oci-archive:{archive}")
 
     def push(self, reference: str, target: str, *, plain_http: bool) -> None:
         """Push an image to a registry."""

@@ -6,14 +6,15 @@ import fcntl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from hack.cluster import binaries, containers, host, record
+from hack.cluster import binaries, containers, host, oci, record
+from hack.cluster.oci import Image
 from hack.cluster.progress import step
 from hack.cluster.settings import CHECKOUT, Settings
 from hack.images import debian, inputs
 from hack.images.buildah import Buildah
+from hack.images.store import Source, Store
 from hack.images.table import BASE, Debian, Dockerfile, Program
 
 _REPOSITORY = "localhost/penstock"
@@ -23,36 +24,23 @@ _FORMAT = 1
 """Raised when the builder itself starts to make other images of the same inputs."""
 
 
-@dataclass(frozen=True)
-class Built:
-    """An image that exists: its content-addressed reference and its archive."""
-
-    name: str
-    reference: str
-    archive: Path
-
-
 class Builder:
     """Builds images of one checkout into the shared cache."""
 
     def __init__(self, settings: Settings, root: Path = CHECKOUT) -> None:
         self._settings = settings
         self._root = root
-        self._archives = settings.cache / "images"
+        self._folder = settings.cache / "images"
+        self._store = Store(self._folder)
         self._buildah = Buildah(settings.cache / "buildah")
 
-    def build(self, image: Debian | Program | Dockerfile) -> Built:
-        """Return the image, built now unless its archive is there."""
+    def build(self, image: Debian | Program | Dockerfile) -> Image:
+        """Return the image, built now unless it was before."""
         reference = self.reference(image)
-        archive = self._archives / f"{reference.rpartition('/')[2].replace(':', '-')}.tar"
-        if not archive.exists():
-            self._archives.mkdir(parents=True, exist_ok=True)
-            with self._locked(image.name):
-                if not archive.exists():
-                    self._make(image, reference, archive)
-                    self._prune(image.name)
-        archive.touch()
-        return Built(image.name, reference, archive)
+        if found := self._store.find(reference):
+            return found
+        with self._locked(image.name):
+            return self._store.find(reference) or self._make(image, reference)
 
     def reference(self, image: Debian | Program | Dockerfile) -> str:
         """Return the reference that the image has, or will have once it is built."""
@@ -63,74 +51,89 @@ class Builder:
                 program = binaries.binary(image.program, self._settings.cache)
                 value = inputs.digest(self._root, [], image=image, build=program.parent.name, format=_FORMAT)
             case Dockerfile():
-                value = inputs.digest(self._root, self._inputs(image), base=self.reference(BASE), format=_FORMAT)
+                paths = self._inputs(image)
+                value = inputs.digest(self._root, paths, base=self.reference(BASE), format=_FORMAT)
         return f"{_REPOSITORY}/{image.name}:{value}"
 
-    def import_(self, built: Built) -> None:
+    def import_(self, image: Image) -> None:
         """Load the image into the cluster on this machine, if one runs and lacks it."""
         found = record.read(self._settings.record)
         if not found or not found.ready or not self._settings.containerd_socket.exists():
             return
-        if built.reference not in containers.images(self._settings):
-            with step(f"import {built.name}"):
-                containers.import_image(self._settings, built.archive)
+        if image.reference not in containers.images(self._settings):
+            with step(f"import {image.reference}"):
+                containers.import_image(self._settings, image)
 
-    def push(self, built: Built, registry: str, version: str, *, plain_http: bool) -> str:
-        """Push the image under the project's version; return the reference that was pushed."""
-        target = f"{registry}/penstock-{built.name}:{version}"
+    def push(self, image: Image, target: str, *, plain_http: bool) -> None:
+        """Push the image to a registry as ``target``."""
         with step(f"push {target}"):
-            if not self._buildah.has(built.reference):
-                self._buildah.load(built.archive)
-            self._buildah.push(built.reference, target, plain_http=plain_http)
-        return target
+            self._require(image)
+            self._buildah.push(image.reference, target, plain_http=plain_http)
 
-    def _make(self, image: Debian | Program | Dockerfile, reference: str, archive: Path) -> None:
+    def _make(self, image: Debian | Program | Dockerfile, reference: str) -> Image:
+        if not isinstance(image, Program):
+            host.require_packages(_PACKAGES)
+            if self._buildah.has(reference):
+                return self._take(reference)
         match image:
             case Debian():
-                host.require_packages(_PACKAGES)
                 with step(f"build {image.name}", expect="about 1.5 minutes"):
-                    self._make_base(image, reference, archive)
+                    return self._make_base(image, reference)
             case Program():
                 with step(f"build {image.name}"):
                     program = binaries.binary(image.program, self._settings.cache)
-                    containers.write_image(archive, reference, program, image.user, image.arguments, image.files)
+                    made = oci.of_program(reference, program, image.user, image.arguments, image.files)
+                    return self._keep(made)
             case Dockerfile():
                 base = self.build(BASE)
                 with step(f"build {image.name}", expect="minutes when its dependencies changed"):
-                    self._make_from_dockerfile(image, base, reference, archive)
+                    return self._make_from_dockerfile(image, base, reference)
 
-    def _make_base(self, image: Debian, reference: str, archive: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=self._archives) as scratch:
-            tree = Path(scratch) / "tree.tar"
+    def _make_base(self, image: Debian, reference: str) -> Image:
+        with self._scratch() as scratch:
+            tree = scratch / "tree.tar"
             debian.make_tree(image, tree)
             self._buildah.commit_tree(tree, reference)
-        self._buildah.save(reference, archive)
+        return self._take(reference)
 
-    def _make_from_dockerfile(self, image: Dockerfile, base: Built, reference: str, archive: Path) -> None:
-        host.require_packages(_PACKAGES)
-        if not self._buildah.has(base.reference):
-            self._buildah.load(base.archive)
-        with tempfile.TemporaryDirectory(dir=self._archives) as scratch:
-            context = Path(scratch)
+    def _make_from_dockerfile(self, image: Dockerfile, base: Image, reference: str) -> Image:
+        self._require(base)
+        with self._scratch() as context:
             inputs.stage(self._root, self._inputs(image), context)
             self._buildah.build(context / image.path, context, reference, {"BASE": base.reference})
-        self._buildah.save(reference, archive)
+        made = self._take(reference)
+        self._buildah.remove(self._buildah.tags(f"{_REPOSITORY}/{image.name}")[_KEPT:])
+        return made
+
+    def _take(self, reference: str) -> Image:
+        """Take over an image that buildah made."""
+        return self._store.add(reference, *self._buildah.layers(reference))
+
+    def _keep(self, image: Image) -> Image:
+        """Keep an image that is only in memory."""
+        sources = [Source(layer.digest, layer.copy_to) for layer in image.layers]
+        return self._store.add(image.reference, image.config.read(), sources)
+
+    def _require(self, image: Image) -> None:
+        """Give buildah an image that it does not have, or no longer has."""
+        if not self._buildah.has(image.reference):
+            with self._scratch() as scratch:
+                oci.write_archive(image, scratch / "image.tar")
+                self._buildah.load(scratch / "image.tar")
 
     def _inputs(self, image: Dockerfile) -> list[Path]:
         patterns = inputs.sources((self._root / image.path).read_text())
         return inputs.files(self._root, [*patterns, str(image.path)])
 
-    def _prune(self, name: str) -> None:
-        """Keep the newest archives and tags of an image; the layers they share stay."""
-        archives = sorted(self._archives.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime)
-        for archive in archives[:-_KEPT]:
-            archive.unlink()
-        if name not in {"pause", "registry"}:
-            self._buildah.remove(self._buildah.tags(f"{_REPOSITORY}/{name}")[_KEPT:])
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".scratch-") as folder:
+            yield Path(folder)
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         """Let one process at a time build an image; a second one then finds it."""
-        with (self._archives / f".{name}.lock").open("w") as lock:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / f".{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -46,7 +46,9 @@ def _run(options: argparse.Namespace) -> None:
         builder.import_(built)
         references[image.name] = built.reference
         if options.push:
-            references[image.name] = builder.push(built, options.registry, _version(), plain_http=options.plain_http)
+            target = f"{options.registry}/penstock-{image.name}:{_version()}"
+            builder.push(built, target, plain_http=options.plain_http)
+            references[image.name] = target
     _write(options.output, references)
     for reference in references.values():
         say(reference)

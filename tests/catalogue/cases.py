@@ -22,7 +22,8 @@ class Case:
     """One repository. `rule` and `path` are the finding that must be among ours, None for a valid one.
 
     `dangerous`: it crashes or hangs a server, and is put to one of its own. `offline`: it is not put to one at all,
-    as it needs hardware or flags that the test's server has not. `rendered`: facts and specification its config came from.
+    as it needs hardware or flags that the test's server has not. `rendered`: the facts and the specification that
+    its config came from.
     """
 
     id: str

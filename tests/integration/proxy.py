@@ -1,8 +1,9 @@
 """A small reverse proxy in front of the real API server, for faults no API server makes on demand.
 
-Plain HTTP in, the administrator's credentials out; `fault` and `cut` are what the tests turn.
+Plain HTTP in, the administrator's credentials out; `fault`, `flow` and `cut` are what the tests turn.
 """
 
+import asyncio
 import json
 import ssl
 from collections import Counter
@@ -22,12 +23,17 @@ Fault = Callable[[web.Request], web.Response | None]
 
 
 class FaultProxy:
-    """Forwards everything; `fault` may answer a request instead. Counts requests by (method, watch or not)."""
+    """Forwards everything; `fault` may answer a request instead, watch events wait while `flow` is not set.
+
+    Counts requests by (method, watch or not).
+    """
 
     def __init__(self, kubeconfig: Path) -> None:
         self._kubeconfig = kubeconfig
         self.fault: Fault = lambda request: None
         self.requests: Counter[tuple[str, str]] = Counter()
+        self.flow = asyncio.Event()
+        self.flow.set()
         self._streams: set[web.StreamResponse] = set()
 
     async def __aenter__(self) -> Self:
@@ -95,6 +101,8 @@ class FaultProxy:
                 self._streams.add(answer)
             try:
                 async for chunk in upstream.content.iter_any():
+                    if watching:
+                        await self.flow.wait()
                     await answer.write(chunk)
             except (aiohttp.ClientError, ConnectionError):
                 pass

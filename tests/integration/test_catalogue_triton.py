@@ -80,7 +80,10 @@ def lay_out(cases: list[Case], work: Path) -> Path:
 
 def record(found: dict[str, Answer]) -> None:
     """Write answers.json without what differs from run to run."""
-    rows = {name: asdict(found[name]) | {"reason": tidy(found[name].reason), "log": tidy(found[name].log)} for name in sorted(found)}
+    rows = {
+        name: asdict(answer) | {"reason": tidy(answer.reason), "log": tidy(answer.log)}
+        for name, answer in sorted(found.items())
+    }
     ANSWERS.write_text(json.dumps({"server": VERSION, "answers": rows}, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -94,15 +94,18 @@ def test_every_rule_has_a_twin_and_a_message_and_every_twin_is_used() -> None:
     assert all(len(rule["message"]) > 20 for rule in used)
 
 
-@pytest.mark.parametrize("model", [ModelSpec, ServerSpec, PodSpec])
-@pytest.mark.parametrize("case", ACCEPTED)
-def test_a_field_that_a_later_release_adds_changes_no_hash(model: type[ApiModel], case: str) -> None:
+WRITTEN = [
+    (model, case, manifest["spec"][key])
+    for case, manifest in ACCEPTED.items()
+    for key, model in (("model", ModelSpec), ("server", ServerSpec), ("pod", PodSpec))
+    if manifest["spec"].get(key) and "null" not in case
+]
+
+
+@pytest.mark.parametrize(("model", "case", "written"), WRITTEN)
+def test_a_field_that_a_later_release_adds_changes_no_hash(model: type[ApiModel], case: str, written: Any) -> None:
     """What is hashed is `wire()` of what the user wrote: a field nobody wrote says nothing."""
     later = type(f"Later{model.__name__}", (model,), {"__annotations__": {"invented": str | None}, "invented": None})
-    spec = {key: value for key, value in ACCEPTED[case]["spec"].items() if value is not None}
-    written = spec.get({ModelSpec: "model", ServerSpec: "server", PodSpec: "pod"}[model])
-    if written is None or "null" in case:
-        pytest.skip("nothing of this model is written here")
     assert wire(later.model_validate(written)) == wire(model.model_validate(written))
 
 
@@ -114,9 +117,13 @@ def models_below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
                 yield from models_below(inner)
 
 
-@pytest.mark.parametrize("model", [*models_below(ModelSpec), *models_below(ServerSpec)], ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", [*models_below(ModelSpec), *models_below(ServerSpec)], ids=lambda model: model.__name__
+)
 def test_nothing_that_is_hashed_has_a_default_but_none(model: type[BaseModel]) -> None:
-    assert [name for name, field in model.model_fields.items() if not field.is_required() and field.default is not None] == []
+    assert [
+        name for name, field in model.model_fields.items() if not field.is_required() and field.default is not None
+    ] == []
 
 
 def test_every_field_of_the_spec_has_a_type_the_generator_knows() -> None:
@@ -163,7 +170,10 @@ GOOD: dict[str, Any] = {
             "maxItems": 3,
             "items": {
                 "type": "object",
-                "properties": {"key": {"type": "string", "maxLength": 5}, "at": {"type": "string", "format": "date-time"}},
+                "properties": {
+                    "key": {"type": "string", "maxLength": 5},
+                    "at": {"type": "string", "format": "date-time"},
+                },
                 "required": ["key"],
             },
             "x-kubernetes-list-type": "map",
@@ -177,8 +187,17 @@ FORBIDDEN: dict[str, tuple[Callable[[dict[str, Any]], None], str, str]] = {
     **{
         key: (_set("properties.name", **{key: value}), "name", f"`{key}` has no place")
         for key, value in {
-            "$ref": "#/x", "const": "a", "anyOf": [], "oneOf": [], "allOf": [], "not": {}, "title": "Name",
-            "examples": [], "discriminator": {}, "uniqueItems": True, "deprecated": True,
+            "$ref": "#/x",
+            "const": "a",
+            "anyOf": [],
+            "oneOf": [],
+            "allOf": [],
+            "not": {},
+            "title": "Name",
+            "examples": [],
+            "discriminator": {},
+            "uniqueItems": True,
+            "deprecated": True,
         }.items()
     },
     "$defs": (_set("properties", name={"type": "string", "maxLength": 3, "$defs": {}}), "name", "`$defs` has no place"),
@@ -186,7 +205,11 @@ FORBIDDEN: dict[str, tuple[Callable[[dict[str, Any]], None], str, str]] = {
     "a closed object": (_set("properties.labels", additionalProperties=False), "labels", "not true, false"),
     "an open object": (_set("properties.labels", additionalProperties=True), "labels", "not true, false"),
     "a null default": (_set("properties.name", default=None), "name", "default of null"),
-    "a numeric exclusive bound": (_set("properties", n={"type": "integer", "exclusiveMinimum": 3}), "n", "is a boolean beside"),
+    "a numeric exclusive bound": (
+        _set("properties", n={"type": "integer", "exclusiveMinimum": 3}),
+        "n",
+        "is a boolean beside",
+    ),
     "no type": (_set("properties", n={"maxLength": 3}), "n", "type None"),
     "a float": (_set("properties", n={"type": "number"}), "n", "written as an integer or a string"),
     "two types": (_set("properties.size", type="string"), "size", "no type of its own"),
@@ -196,12 +219,24 @@ FORBIDDEN: dict[str, tuple[Callable[[dict[str, Any]], None], str, str]] = {
         "n",
         "no maxItems",
     ),
-    "an endless map": (_set("properties", n={"type": "object", "additionalProperties": {"type": "integer"}}), "n", "no maxProp"),
+    "an endless map": (
+        _set("properties", n={"type": "object", "additionalProperties": {"type": "integer"}}),
+        "n",
+        "no maxProp",
+    ),
     "a list of anything": (_set("properties", n={"type": "array", "maxItems": 1}), "n", "one schema for its items"),
-    "a list merged who knows how": (_set("properties.items", **{"x-kubernetes-list-type": None}), "items", "atomic, set or map"),
+    "a list merged who knows how": (
+        _set("properties.items", **{"x-kubernetes-list-type": None}),
+        "items",
+        "atomic, set or map",
+    ),
     "a set of objects": (_set("properties.items", **{"x-kubernetes-list-type": "set"}), "items", "scalar items"),
     "a map without keys": (_set("properties.items", **{"x-kubernetes-list-map-keys": []}), "items", "names its keys"),
-    "a map by a field that is not": (_set("properties.items", **{"x-kubernetes-list-map-keys": ["id"]}), "items", "no scalar"),
+    "a map by a field that is not": (
+        _set("properties.items", **{"x-kubernetes-list-map-keys": ["id"]}),
+        "items",
+        "no scalar",
+    ),
     "a map by an optional field": (_set("properties.items.items", required=[]), "items", "must be required"),
     "an object of nothing": (_set("properties", n={"type": "object"}), "n", "pruned to nothing"),
     "fields and any field": (

@@ -41,8 +41,8 @@ def ready_repository(*models: dict[str, Any], **about: Any) -> ModelFacts:
 
 
 def plan(server: dict[str, Any] | None = None, cpu: str = "2", name: str = "digits", **about: Any) -> RepositoryPlan:
-    known = facts(**about)
-    return build_repository(known, name, resolve_settings(ServerSpec.model_validate(server or {}), known, Fraction(cpu)))
+    known, spec = facts(**about), ServerSpec.model_validate(server or {})
+    return build_repository(known, name, resolve_settings(spec, known, Fraction(cpu)))
 
 
 def test_a_rendered_plan() -> None:
@@ -86,8 +86,14 @@ def test_an_unsafe_served_name_is_refused(name: str) -> None:
     [
         ({"inputs": []}, "spec.model.inputs", "tensors-missing"),
         ({"outputs": []}, "spec.model.outputs", "tensors-missing"),
-        ({"inputs": [{"name": "x", "dataType": "FP32", "dims": [1, 4]}]}, "spec.model.inputs[0].dims", "batch-dimension"),
-        ({"inputs": [{"name": "x", "dataType": "FP32", "dims": [-1, 0]}]}, "spec.model.inputs[0].dims[0]", "tensor-dims"),
+        (
+            {"inputs": [{"name": "x", "dataType": "FP32", "dims": [1, 4]}]},
+            "spec.model.inputs[0].dims", "batch-dimension",
+        ),
+        (
+            {"inputs": [{"name": "x", "dataType": "FP32", "dims": [-1, 0]}]},
+            "spec.model.inputs[0].dims[0]", "tensor-dims",
+        ),
         (
             {"outputs": [{"name": "y", "dataType": "FP32", "dims": []}], "batching": False},
             "spec.model.outputs[0].dims", "scalar-tensor",

@@ -10,17 +10,17 @@ from penstock.api.spec import ServerSpec
 from penstock.core.modelrepo import Problem, ServerSettings, resolve_settings, server_flags
 
 
-def facts(batching: bool = True, format: str = "ONNX") -> ModelFacts:
+def facts(batching: bool = True, kind: str = "ONNX") -> ModelFacts:
     digest = "sha256:" + "0" * 64
     return ModelFacts.model_validate(
         {
-            "format": format,
+            "format": kind,
             "digest": digest,
             "artifact": {"repository": "r/n", "manifest": digest, "layer": digest, "sizeBytes": 1000},
             "inputs": [{"name": "x", "dataType": "FP32", "dims": [-1, 4]}],
             "outputs": [{"name": "y", "dataType": "FP32", "dims": [-1, 2]}],
             "batching": batching,
-            "models": [{"name": "a"}] if format == "TritonRepository" else [],
+            "models": [{"name": "a"}] if kind == "TritonRepository" else [],
         }
     )
 
@@ -73,7 +73,7 @@ def test_without_proof_there_is_no_batching() -> None:
     ("server", "cpu", "batching", "path", "words"),
     [
         ({"batching": {"maxBatchSize": 4}}, "2", False, "batching.maxBatchSize", ["could not prove", "maxBatchSize"]),
-        ({"batching": {"maxQueueSize": 4}}, "1", True, "batching.maxQueueSize", ["limits.cpu to 2", "instances.count: 2"]),
+        ({"batching": {"maxQueueSize": 4}}, "1", True, "batching.maxQueueSize", ["limits.cpu to 2", "count: 2"]),
         ({"batching": {"maxQueueDelay": "1ms"}}, "1", True, "batching.maxQueueDelay", ["limits.cpu to 2", "count: 2"]),
         ({"batching": {"queueTimeout": "1s"}}, "1", True, "batching.queueTimeout", ["half a second"]),
         ({"batching": {"preferredBatchSizes": [2]}}, "1", True, "batching.preferredBatchSizes", ["one instance"]),
@@ -106,7 +106,7 @@ def test_what_cannot_be_had_is_refused_by_path(
     [{"batching": {"maxBatchSize": 4}}, {"instances": {"count": 2}}, {"warmup": "None"}, {"config": {"a": 1}}],
 )
 def test_a_repository_served_as_it_is_takes_no_rendering_fields(server: dict) -> None:
-    refusals = resolve(server, "4", format="TritonRepository").refusals
+    refusals = resolve(server, "4", kind="TritonRepository").refusals
     assert [problem.path for problem in refusals] == [f"spec.server.{next(iter(server))}"]
 
 
@@ -131,7 +131,8 @@ def test_flags_that_are_not_the_users_are_refused(flags: dict[str, str], rule: s
 
 
 def test_flags_of_the_server() -> None:
-    settings = resolve({"flags": {"rate-limit": "execution_count", "log-verbose": "1"}, "responseCache": {"size": "64Mi"}})
+    flags = {"rate-limit": "execution_count", "log-verbose": "1"}
+    settings = resolve({"flags": flags, "responseCache": {"size": "64Mi"}})
     assert settings.refusals == ()
     assert server_flags(settings) == (
         "--cache-config=local,size=67108864", "--log-verbose=1", "--rate-limit=execution_count",

@@ -58,7 +58,8 @@ FRAGMENTS = [
     "reshape { shape: [ ] }", "dynamic_batching { }", "sequence_batching { }", "response_cache { enable: true }",
     'metric_tags { key: "a" value: "b" }', 'metric_tags { value: "b" key: "a" }', 'metric_tags { key: "a" }',
     'metric_tags [ { key: "a" value: "b" } ]', 'parameters { key: "a" value { string_value: "b" } }',
-    'parameters { key: "a", value: { string_value: "b" }, }', "# comment\n", "instance_group { count: 2 kind: KIND_CPU }",
+    'parameters { key: "a", value: { string_value: "b" }, }', "# comment\n",
+    "instance_group { count: 2 kind: KIND_CPU }",
     "sequence_batching { direct { minimum_slot_utilization: 0.5 } }", "input", ":", "8", '"', "[", "inputs { }",
     "version_policy { all { } }", "version_policy { all { } latest { } }", "input { } , input { } ;",
 ]  # fmt: skip

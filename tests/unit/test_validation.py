@@ -32,7 +32,9 @@ def test_what_the_api_server_accepts_is_valid_and_can_be_read_by_the_operator(ca
         ModelDeployment.parse(accepted)
 
 
-@pytest.mark.parametrize("other", [None, 1, "text", [], {}, {"apiVersion": "penstock.dev/v1", "kind": "ModelDeployment"}])
+@pytest.mark.parametrize(
+    "other", [None, 1, "text", [], {}, {"apiVersion": "penstock.dev/v1", "kind": "ModelDeployment"}]
+)
 def test_what_is_no_model_deployment_is_refused_whole(other: object) -> None:
     assert [fault.path for fault in validate(other)] == [""]
 

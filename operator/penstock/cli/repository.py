@@ -52,6 +52,7 @@ def _parse_version(_context: click.Context, _parameter: click.Parameter, value: 
 @click.option("--auto-complete", is_flag=True, help="The server completes configs (those of Penstock do not).")
 def check(
     path: Path,
+    *,
     output: str,
     server_version: str,
     gpus: int | None,
@@ -93,7 +94,8 @@ def _check_file(path: Path, context: Context) -> tuple[FileProblem, ...]:
     try:
         text = _read_config(path).decode()
     except UnicodeDecodeError:
-        raise click.UsageError(f"{path} is not a text file; give a repository, a model's directory or a config.pbtxt") from None
+        message = f"{path} is not a text file; give a repository, a model's directory or a config.pbtxt"
+        raise click.UsageError(message) from None
     return tuple(FileProblem(problem, "", str(path)) for problem in check_text(text, context))
 
 
@@ -160,9 +162,10 @@ def _to_text(found: tuple[FileProblem, ...]) -> str:
     for item in found:
         place = f"{item.file}: " if item.file else ""
         lines.append(f"{place}{item.problem.severity}: {item.problem} [{item.problem.rule}]")
+    if not found:
+        return "no problems found"
     counts = Counter(item.problem.severity for item in found)
-    lines.append(", ".join(_count(counts[kind], kind) for kind in ("error", "warning")) if found else "no problems found")
-    return "\n".join(lines)
+    return "\n".join((*lines, f"{_count(counts['error'], 'error')}, {_count(counts['warning'], 'warning')}"))
 
 
 def _count(number: int, kind: str) -> str:

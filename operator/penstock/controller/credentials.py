@@ -38,6 +38,7 @@ class Access:
 
     repository: str
     actions: tuple[str, ...]
+    type: str = "repository"
 
 
 class SigningKey:
@@ -84,8 +85,7 @@ class SigningKey:
             "nbf": now,
             "exp": now + lifetime,
             "access": [
-                {"type": "repository", "name": item.repository, "actions": list(item.actions)}
-                for item in sorted(access)
+                {"type": item.type, "name": item.repository, "actions": list(item.actions)} for item in sorted(access)
             ],
         }
         body = f"{_encode(json.dumps(header).encode())}.{_encode(json.dumps(claims).encode())}"

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+import aiohttp
+
 from penstock.api.resource import GROUP, PLURAL, SCHEMA_ANNOTATION, SCHEMA_VERSION
 from penstock.kube.cache import Cache, DeploymentKey
 from penstock.kube.client import KubeClient
@@ -22,6 +24,7 @@ from penstock.kube.queue import KeyedQueue, QueueClosed
 from penstock.telemetry import Telemetry
 
 from .credentials import RegistryCredentials
+from .garbage import PERIOD_SECONDS, ArtifactCollector
 from .health import Check, Health, HealthServer, LoopTick
 from .reconcile import Reconciler
 from .settings import OperatorSettings
@@ -76,6 +79,7 @@ class Operator:
         )
         self._events = EventRecorder(self._client, instance=settings.identity, observer=self._telemetry.events)
         self._credentials = RegistryCredentials(self._client, settings.namespace, time.time)
+        self._collector = ArtifactCollector(self._cache, self._credentials, _url(settings), time.time)
         self._reconciler = Reconciler(
             self._client,
             self._cache,
@@ -151,6 +155,7 @@ class Operator:
         stop_watch = asyncio.Event()
         watch = asyncio.create_task(self._watch.run(stop_watch, on_signal=self._stop.set), name="watch")
         events = asyncio.create_task(self._events.run(), name="events")
+        garbage = asyncio.create_task(self._collect_garbage(), name="garbage")
         work = [asyncio.create_task(self._work(), name=f"worker {number}") for number in range(self._settings.workers)]
         try:
             await asyncio.wait([lease, watch, events, *work], return_when=asyncio.FIRST_COMPLETED)
@@ -160,12 +165,22 @@ class Operator:
                 _cancel(work)
             await asyncio.gather(*work, return_exceptions=True)
             await self._events.flush()
-            events.cancel()
+            _cancel([events, garbage])
             stop_watch.set()
             await watch
         for part in (events, *work):
             if part.done() and not part.cancelled():
                 part.result()
+
+    async def _collect_garbage(self) -> None:
+        """Never more than a nuisance: a registry that is away or has no catalogue is asked again next time."""
+        await self._listed.wait()
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS)
+            try:
+                await self._collector.collect()
+            except (aiohttp.ClientError, TimeoutError, KeyError) as error:
+                log.warning("the artifact store was not looked over: %s", error)
 
     async def _work(self) -> None:
         await self._listed.wait()
@@ -201,6 +216,11 @@ class Operator:
         self._telemetry.observe(key, self._cache.get_deployment(key))
         if again is not None:
             self._queue.add_after(key, again)
+
+
+def _url(settings: OperatorSettings) -> str:
+    registry = settings.decisions.registry
+    return f"{'http' if registry in settings.decisions.plain_http else 'https'}://{registry}"
 
 
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -4,6 +4,7 @@ Only what Penstock does not decide by itself may be set. Every refusal names the
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -152,7 +153,7 @@ def _check_value(value: Any, field: FieldDescriptor, path: str, name: str) -> It
         low, high = _INTEGERS[kind]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             yield Problem(path, "extra-value", f"{_show(value)} was given, an integer from {low} to {high} goes here")
-    elif isinstance(value, bool) or not isinstance(value, int | float):
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         yield Problem(path, "extra-value", f"{_show(value)} was given, a number goes here")
 
 

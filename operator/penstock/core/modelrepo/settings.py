@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from penstock.api.spec import BatchingSpec, InstancesSpec, ServerSpec
 from penstock.api.units import duration_seconds, quantity_value
@@ -111,8 +114,14 @@ def resolve_settings(
 
 
 def canonical_json(value: Any) -> str:
-    """One spelling for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """One spelling for equal values; keys become text and what JSON does not know its text, as YAML may hold both."""
+    return json.dumps(_with_text_keys(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def _with_text_keys(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _with_text_keys(item) for key, item in value.items()}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _resolve_instances(settings: ServerSettings, spec: InstancesSpec, cpu_limit: Fraction) -> ServerSettings:
@@ -194,7 +203,11 @@ def _check_preferred(batching: BatchingSpec, size: int) -> list[Problem]:
 def _refuse_verbatim(spec: ServerSpec) -> list[Problem]:
     message = "a TritonRepository is served as it is; remove this, and say it in the repository's own config.pbtxt"
     given = {"batching": spec.batching, "instances": spec.instances, "warmup": spec.warmup, "config": spec.config}
-    return [_refuse(f"{_SERVER}.{name}", "served-as-is", message) for name, value in given.items() if value]
+    return [_refuse(f"{_SERVER}.{name}", "served-as-is", message) for name, value in given.items() if _says(value)]
+
+
+def _says(value: BaseModel | str | dict[str, Any] | None) -> bool:
+    return bool(value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value)
 
 
 def _unproven(size: int) -> str:

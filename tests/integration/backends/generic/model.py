@@ -1,9 +1,10 @@
 """A Python-based stand-in for any Triton backend: ONNX files are really run, everything else answers zeros."""
 
 import json
-import os
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import triton_python_backend_utils as pb_utils
 
 _ONNX_TYPES = {
@@ -20,17 +21,15 @@ class TritonPythonModel:
         self.config = json.loads(args["model_config"])
         self.session = None
         name = self.config["default_model_filename"]
-        path = os.path.join(args["model_repository"], args["model_version"], name)
+        path = Path(args["model_repository"], args["model_version"], name)
         if name.endswith(".onnx"):
             self.session = self._open(path)
 
     def _open(self, path):
-        import onnxruntime
-
-        if not os.path.exists(path):
+        if not path.exists():
             raise pb_utils.TritonModelException(f"there is no file {path}")
         try:
-            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:
             raise pb_utils.TritonModelException(f"onnxruntime: {error}") from error
         for kind, values in (("input", session.get_inputs()), ("output", session.get_outputs())):
@@ -56,7 +55,7 @@ class TritonPythonModel:
         else:
             batch = [len(next(iter(feeds.values())))] if self.config["max_batch_size"] > 0 and feeds else []
             arrays = [self._zeros(output, batch) for output in self.config["output"]]
-        return pb_utils.InferenceResponse([pb_utils.Tensor(*pair) for pair in zip(names, arrays)])
+        return pb_utils.InferenceResponse([pb_utils.Tensor(*pair) for pair in zip(names, arrays, strict=True)])
 
     def _zeros(self, output, batch):
         shape = output["reshape"]["shape"] if "reshape" in output else output["dims"]

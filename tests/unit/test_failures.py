@@ -1,0 +1,141 @@
+"""What ends, waits and refusals of pods mean, for preparations and for serving revisions."""
+
+import hashlib
+import json
+
+import pytest
+
+from penstock.api.preparation import REPORT_LIMIT, PreparationError, PreparationReport
+from penstock.api.reasons import Reason
+from penstock.core.pipeline import preparation_outcome
+from penstock.core.server import serving_failure
+
+from .world import facts
+
+JOB = {"metadata": {"name": "j", "uid": "1"}, "spec": {"activeDeadlineSeconds": 60}, "status": {}}
+
+
+def pod(container="server", state=None, last=None, restarts=0, conditions=(), **status):
+    item = {"name": container, "state": state or {}, "lastState": last or {}, "restartCount": restarts}
+    return {"metadata": {"labels": {}}, "status": {"containerStatuses": [item], "conditions": conditions, **status}}
+
+
+def ended(code=1, message="", reason="Error"):
+    return {"terminated": {"exitCode": code, "message": message, "reason": reason, "finishedAt": "2026-01-01T00:00:00Z"}}
+
+
+def waits(reason, message="why"):
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+UNPLACED = ({"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Insufficient cpu."},)
+MISSING = json.dumps({"reason": "ArtifactMissing", "message": "no blob sha256:1"})
+
+
+@pytest.mark.parametrize(
+    ("item", "reason", "final", "words"),
+    [
+        (pod(state=ended(message="failed to load 'digits'")), Reason.LOAD_FAILED, True, "failed to load 'digits'"),
+        (pod(state=waits("CrashLoopBackOff"), last=ended(message="bad"), restarts=1), Reason.LOAD_FAILED, True, "bad"),
+        (pod(state=ended(reason="OOMKilled")), Reason.CRASHING, False, "resources.limits.memory"),
+        (pod(state=ended(reason="OOMKilled"), restarts=2), Reason.CRASHING, True, "resources.limits.memory"),
+        (pod(state=ended(139), restarts=0), Reason.CRASHING, False, "code 139"),
+        (pod(state=ended(139), restarts=2), Reason.CRASHING, True, "code 139"),
+        (pod("fetch", state=ended(message=MISSING)), Reason.ARTIFACT_MISSING, False, "sha256:1"),
+        (pod("fetch", state=ended(message="Traceback")), Reason.STORE_UNAVAILABLE, False, "Traceback"),
+        (pod(state=waits("ImagePullBackOff")), Reason.IMAGE_UNAVAILABLE, False, "ImagePullBackOff"),
+        (pod(state=waits("CreateContainerConfigError")), Reason.NOT_SERVING, False, "CreateContainerConfigError"),
+        (pod(conditions=UNPLACED), Reason.UNSCHEDULABLE, False, "Insufficient cpu"),
+    ],
+)
+def test_a_serving_pod_says_why_it_does_not_serve(item, reason, final, words):
+    failure = serving_failure({}, (item,))
+    assert (failure.reason, failure.final) == (reason, final)
+    assert words in failure.message
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ('pods "x" is forbidden: exceeded quota: q, requested: pods=1', Reason.QUOTA_EXCEEDED),
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest"', Reason.POD_REFUSED),
+        ('pods "x" is forbidden: maximum memory usage per Container is 1Gi', Reason.POD_REFUSED),
+    ],
+)
+def test_a_refused_pod_is_told_in_the_api_servers_words(message, reason):
+    condition = {"type": "ReplicaFailure", "status": "True", "message": message}
+    failure = serving_failure({"status": {"conditions": [condition]}}, ())
+    assert failure.reason is reason
+    assert message in failure.message
+
+
+@pytest.mark.parametrize("state", [{"running": {}}, waits("ContainerCreating"), waits("PodInitializing"), {}])
+def test_a_pod_on_its_way_is_no_failure(state):
+    assert serving_failure({}, (pod(state=state),)) is None
+
+
+def test_what_cannot_pass_is_told_before_what_may():
+    found = serving_failure({}, (pod(conditions=UNPLACED), pod(state=ended(message="cannot load"))))
+    assert found.reason is Reason.LOAD_FAILED
+
+
+@pytest.mark.parametrize(
+    ("item", "reason", "failed"),
+    [
+        (pod("inspect", state=ended(137, reason="OOMKilled")), Reason.PREPARATION_OUT_OF_MEMORY, True),
+        (pod("inspect", state=ended(1, "Traceback")), Reason.PREPARATION_FAILED, True),
+        (pod("transfer", state=waits("ErrImagePull")), Reason.IMAGE_UNAVAILABLE, False),
+        (pod("transfer", conditions=UNPLACED), Reason.UNSCHEDULABLE, False),
+        (pod("transfer", state={"running": {}}), Reason.PREPARING, False),
+        (pod("transfer", state={}, reason="Evicted", message="disk"), Reason.PREPARATION_EVICTED, True),
+    ],
+)
+def test_a_preparation_pod_says_how_it_stands(item, reason, failed):
+    outcome = preparation_outcome(JOB, (item,))
+    assert (outcome.reason, outcome.failed, outcome.facts) == (reason, failed, None)
+    assert outcome.message
+
+
+def test_a_report_is_read_before_the_job_knows_that_its_pod_has_ended():
+    report = PreparationReport(facts=facts())
+    outcome = preparation_outcome(JOB, (pod("transfer", state=ended(0, report.encode(), "Completed")),))
+    assert outcome.facts == facts()
+
+
+def test_a_reported_error_beats_the_exit_code_of_the_other_container():
+    report = PreparationReport(error=PreparationError(reason=Reason.DIGEST_MISMATCH, message="a, not b"))
+    both = pod("transfer", state=ended(1, report.encode()))
+    both["status"]["containerStatuses"].insert(0, {"name": "inspect", "state": ended(143), "lastState": {}})
+    outcome = preparation_outcome(JOB, (both,))
+    assert (outcome.failed, outcome.reason, outcome.message) == (True, Reason.DIGEST_MISMATCH, "a, not b")
+
+
+@pytest.mark.parametrize(
+    ("condition", "reason"),
+    [
+        ({"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}, Reason.PREPARATION_TIMEOUT),
+        ({"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}, Reason.PREPARATION_FAILED),
+        ({"type": "Complete", "status": "True"}, Reason.PREPARATION_FAILED),
+    ],
+)
+def test_a_job_that_ended_without_a_report_has_failed(condition, reason):
+    outcome = preparation_outcome({**JOB, "status": {"conditions": [condition]}}, ())
+    assert (outcome.failed, outcome.reason) == (True, reason)
+
+
+def test_a_large_report_is_compressed_and_one_too_large_is_refused():
+    tensors = tuple({"name": f"input_{n}", "data_type": "FP32", "dims": (-1, 64, 64)} for n in range(80))
+    large = PreparationReport(facts=facts(inputs=tensors))
+    text = large.encode()
+    assert text.startswith("z:")
+    assert len(text) <= REPORT_LIMIT
+    assert PreparationReport.decode(text) == large
+    noise = tuple(hashlib.sha256(bytes([n])).hexdigest() * 4 for n in range(200))
+    with pytest.raises(ValueError, match="4096 fit"):
+        PreparationReport(facts=facts(warnings=noise)).encode()
+
+
+@pytest.mark.parametrize("text", ["", "hello", "{}", "z:AAAA", '{"facts": {"format": "Exe"}}'])
+def test_what_is_no_report_is_refused(text):
+    with pytest.raises(ValueError, match="preparation report"):
+        PreparationReport.decode(text)
