@@ -105,6 +105,10 @@ class Supervised:
         """Make sure the child is gone."""
         if self._child.poll() is None:
             self._child.kill()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
         self._child.wait()
 
     def _next_line(self, deadline: float) -> dict[str, Any]:

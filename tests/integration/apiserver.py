@@ -61,7 +61,7 @@ async def _install(control_plane: ControlPlane) -> None:
 
 async def _served(client: KubeClient) -> bool:
     crd = await client.get("CustomResourceDefinition", "", CRD["metadata"]["name"])
-    conditions = crd.get("status", {}).get("conditions", ())
+    conditions = crd.get("status", {}).get("conditions") or ()
     return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
 
 

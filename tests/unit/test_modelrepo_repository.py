@@ -147,6 +147,14 @@ def test_tensors_that_cannot_be_served_are_named(about: dict[str, Any], path: st
             "model_warmup[0].inputs['x'].input_data_file", "extra-owned", "zero_data",
         ),
         ({"model_warmup": {}}, "model_warmup", "extra-value", "list"),
+        (
+            {"model_metrics": {"metric_control": [{"histogram_options": {"buckets": [1, float("nan")]}}]}},
+            "model_metrics.metric_control[0].histogram_options.buckets[1]", "extra-value", "number",
+        ),
+        (
+            {"model_metrics": {"metric_control": [{"histogram_options": {"buckets": [10**400]}}]}},
+            "model_metrics.metric_control[0].histogram_options.buckets[0]", "extra-value", "number",
+        ),
         ({"model_metrics": {"metric_control": [{}]}}, "model_metrics", "field-unavailable", "2.52"),
         (
             {"dynamic_batching": {"priority_levels": 2, "default_priority_level": 3}},
@@ -178,6 +186,13 @@ def test_extra_fields_are_checked_by_path(config: dict[str, Any], path: str, rul
 def test_dynamic_fields_need_dynamic_batching() -> None:
     (problem,) = plan({"config": {"dynamic_batching": {"preserve_ordering": True}}}, cpu="1").errors
     assert problem.path == "spec.server.config.dynamic_batching"
+
+
+def test_keys_that_yaml_reads_as_numbers_are_text() -> None:
+    policies = {1: {"max_queue_size": 4}, "2": {"max_queue_size": 8}}
+    batching = {"priority_levels": 2, "default_priority_level": 1, "priority_queue_policy": policies}
+    text = plan({"config": {"dynamic_batching": batching}}).config_text or ""
+    assert sorted(parse_config(text).dynamic_batching.priority_queue_policy) == [1, 2]
 
 
 def test_one_of_two_data_sources_is_refused_not_crashed_on() -> None:

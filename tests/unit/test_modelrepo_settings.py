@@ -77,7 +77,7 @@ def test_without_proof_there_is_no_batching() -> None:
         ({"batching": {"maxQueueDelay": "1ms"}}, "1", True, "batching.maxQueueDelay", ["limits.cpu to 2", "count: 2"]),
         ({"batching": {"queueTimeout": "1s"}}, "1", True, "batching.queueTimeout", ["half a second"]),
         ({"batching": {"preferredBatchSizes": [2]}}, "1", True, "batching.preferredBatchSizes", ["one instance"]),
-        ({"batching": {"maxBatchSize": 0, "maxQueueSize": 4}}, "2", True, "batching.maxQueueSize", ["without batching"]),
+        ({"batching": {"maxBatchSize": 0, "maxQueueSize": 4}}, "2", True, "batching.maxQueueSize", ["without batch"]),
         ({"batching": {"maxQueueSize": 4}}, "2", False, "batching.maxQueueSize", ["without batching"]),
         (
             {"batching": {"maxBatchSize": 8, "preferredBatchSizes": [4, 9]}}, "2", True,
@@ -108,6 +108,10 @@ def test_what_cannot_be_had_is_refused_by_path(
 def test_a_repository_served_as_it_is_takes_no_rendering_fields(server: dict) -> None:
     refusals = resolve(server, "4", kind="TritonRepository").refusals
     assert [problem.path for problem in refusals] == [f"spec.server.{next(iter(server))}"]
+
+
+def test_what_says_nothing_is_not_refused() -> None:
+    assert resolve({"batching": {}, "instances": {}}, kind="TritonRepository").refusals == ()
 
 
 @pytest.mark.parametrize(

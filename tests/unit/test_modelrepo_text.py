@@ -71,7 +71,7 @@ def test_any_text_reads_as_protobuf_reads_it(fragments: list[str]) -> None:
     assert our_reading(text) == protobuf_reading(text)
 
 
-@given(st.text(alphabet='ab1-. {}[]:,;<>"\'\\\n#_é', max_size=40))
+@given(st.text(alphabet="ab1-. {}[]:,;<>\"'\\\n#_é", max_size=40))
 def test_no_text_is_read_otherwise_than_by_protobuf(text: str) -> None:
     assert our_reading(text) == protobuf_reading(text)
 

@@ -193,9 +193,14 @@ def test_a_new_release_with_new_images_and_defaults_moves_nobody():
     )
     world.log.clear()
     world.settle()
-    assert world.log == []
+    assert world.log == ["status"]
     revision = world.status["stable"]["revision"]
     assert world.objects[ObjectKey("Deployment", "vision", revision)]["spec"]["template"] == template
+    assert "upgrade-runtime digits" in world.condition("RuntimeOutdated")["message"]
+    world.edit(server={"image": "triton:2"})
+    world.settle()
+    assert world.status["stable"]["revision"] != revision
+    assert world.condition("RuntimeOutdated") is None
 
 
 def test_a_field_taken_away_from_the_spec_is_taken_away_from_the_pods():

@@ -12,6 +12,7 @@ _COMMANDS = {
     "run": ("penstock.cli.run", "run", "The operator itself."),
     "render": ("penstock.cli.render", "render", "Print repository and objects of a manifest, offline."),
     "validate": ("penstock.cli.validate", "validate", "Say what the API server would say to a manifest, offline."),
+    "upgrade-runtime": ("penstock.cli.upgrade", "upgrade_runtime", "Roll out the runtime of the installed release."),
     "repository": ("penstock.cli.repository", "repository", "Check a Triton model repository."),
     "registry": ("penstock.cli.registry", "registry", "Tokens of the artifact store."),
     "crd": ("penstock.cli.generate", "crd", "Print the CRD."),

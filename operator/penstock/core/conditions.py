@@ -35,8 +35,9 @@ def conditions(
     previous: tuple[Condition, ...],
     generation: int,
     now: datetime,
+    outdated: str | None = None,
 ) -> tuple[Condition, ...]:
-    """The whole list; a transition time moves only when the condition's status does."""
+    """The whole list; a transition time moves only when the condition's status does. `outdated` is a sentence."""
     done = verdict.state == "Done"
     wanted = [("Ready", done, verdict.reason, verdict.message)]
     if verdict.state == "Working":
@@ -45,6 +46,8 @@ def conditions(
         wanted.append(("Stalled", True, verdict.reason, verdict.message))
     wanted.append(("Available", available[0], Reason.SERVING if available[0] else Reason.NOT_SERVING, available[1]))
     wanted.append(("Prepared", *prepared))
+    if outdated:
+        wanted.append(("RuntimeOutdated", True, Reason.RUNTIME_OUTDATED, outdated))
     before = {condition.type: condition for condition in previous}
     return tuple(_condition(*item, before.get(item[0]), generation, now) for item in wanted)
 

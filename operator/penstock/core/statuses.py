@@ -50,7 +50,13 @@ def describe(
         preparation=_preparation(preparing, target),
         history=standing.history or None,
         conditions=conditions(
-            verdict, available, _prepared(preparing), before.conditions or (), metadata.generation, now
+            verdict,
+            available,
+            _prepared(preparing),
+            before.conditions or (),
+            metadata.generation,
+            now,
+            _outdated(observed, standing),
         ),
     )
 
@@ -84,6 +90,20 @@ def _revision(observed: Observed, record: RevisionRecord | None, since: str | No
         replicas=live.get("spec", {}).get("replicas", 0),
         ready_replicas=status.get("readyReplicas", 0),
         since=since,
+    )
+
+
+def _outdated(observed: Observed, standing: Standing) -> str | None:
+    """A sentence when stable runs images of an older release; it goes on doing so until somebody asks for more."""
+    server, settings = observed.deployment.spec.server, observed.settings
+    if standing.stable is None or standing.candidate:
+        return None
+    current = ((server.image if server else None) or settings.triton_image, settings.jobs_image)
+    if (standing.stable.server_image, standing.stable.fetch_image) == current:
+        return None
+    return (
+        f"{standing.stable.name} runs {standing.stable.server_image}, this release brings {settings.triton_image};"
+        f" `penstock upgrade-runtime {observed.deployment.metadata.name}` rolls it out like any change"
     )
 
 

@@ -4,7 +4,7 @@ Only what Penstock does not decide by itself may be set. Every refusal names the
 """
 
 import json
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -55,6 +55,7 @@ _PARAMETERS = frozenset(
         "session.disable_prepacking", "session.set_denormal_as_zero", "session.use_env_allocators",
     }
 )  # fmt: skip
+_LARGEST = sys.float_info.max
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
@@ -153,7 +154,7 @@ def _check_value(value: Any, field: FieldDescriptor, path: str, name: str) -> It
         low, high = _INTEGERS[kind]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             yield Problem(path, "extra-value", f"{_show(value)} was given, an integer from {low} to {high} goes here")
-    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
         yield Problem(path, "extra-value", f"{_show(value)} was given, a number goes here")
 
 

@@ -1,0 +1,137 @@
+"""Rendered objects against golden files, and what must hold for every one of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from kubernetes import client
+
+from penstock.api.facts import RepositoryModel
+from penstock.core.plan import Write
+
+from .world import World, facts, manifest
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+MODELS = {
+    "Deployment": client.V1Deployment,
+    "Service": client.V1Service,
+    "ConfigMap": client.V1ConfigMap,
+    "PodDisruptionBudget": client.V1PodDisruptionBudget,
+    "HorizontalPodAutoscaler": client.V2HorizontalPodAutoscaler,
+    "Job": client.V1Job,
+    "ControllerRevision": client.V1ControllerRevision,
+}
+FULL = {
+    "replicas": 2,
+    "autoscaling": {"min": 1, "max": 4, "target": {"cpuPercent": 70}, "behavior": {"scaleDown": {"policies": []}}},
+    "server": {
+        "batching": {"maxBatchSize": 16, "preferredBatchSizes": [4, 8], "maxQueueDelay": "1ms", "queueTimeout": "1s"},
+        "responseCache": {"size": "64Mi"},
+        "flags": {"log-verbose": "1"},
+        "resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "2", "memory": "2Gi"}},
+    },
+    "pod": {
+        "labels": {"team": "vision"},
+        "annotations": {"note": "kept"},
+        "nodeSelector": {"zone": "a"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "priorityClassName": "high",
+        "serviceAccountName": "models",
+        "imagePullSecrets": [{"name": "pull"}],
+        "runtimeClassName": "nvidia",
+        "env": [{"name": "LEVEL", "value": "2"}, {"name": "EMPTY"}],
+    },
+    "traffic": {"timeout": "1m"},
+}
+SIGNED = {
+    "model": {
+        "uri": "pvc://claim/models/digits",
+        "credentialsSecretRef": {"name": "reader"},
+        "signature": {"keySecretRef": {"name": "signing", "key": "pub.pem"}},
+    },
+    "prepare": {"timeout": "5m", "resources": {"limits": {"memory": "4Gi"}}},
+}
+CASES = {
+    "smallest": (manifest(), facts()),
+    "full": (manifest(**FULL), facts()),
+    "signed": (manifest() | {"spec": SIGNED}, facts()),
+    "repository": (
+        manifest(),
+        facts(format="TritonRepository", models=(RepositoryModel(name="classifier", backend="onnxruntime"),)),
+    ),
+}
+
+
+def rendered(case: str) -> list[dict]:
+    """Every manifest that a deployment writes from nothing to Available."""
+    from penstock.api.preparation import PreparationReport
+    from penstock.core import plan as planning
+
+    deployment, known = CASES[case]
+    world = World(deployment)
+    world.reports[deployment["spec"]["model"]["uri"]] = PreparationReport(facts=known)
+    found = {}
+    for _ in range(6):
+        for write in planning.plan(world.observe(), world.now).writes:
+            if isinstance(write, Write):
+                found[write.manifest["kind"], write.manifest["metadata"]["name"]] = write.manifest
+        world.reconcile()
+        world.step()
+    assert world.status["phase"] == "Available", world.status
+    return list(found.values())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_objects(case):
+    text = yaml.safe_dump_all(rendered(case), sort_keys=True, width=120)
+    place = GOLDEN / f"{case}.yaml"
+    if os.environ.get("GOLDEN") == "write":
+        place.write_text(text)
+    assert text == place.read_text(), "rendered objects changed; if that is meant, run `make golden` and read the diff"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_object_is_valid_by_the_types_of_its_kind(case):
+    for item in rendered(case):
+        MODELS[item["kind"]].model_validate(item)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_object_is_owned_and_every_container_restricted(case):
+    for item in rendered(case):
+        (owner,) = item["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["controller"]) == ("md-1", True)
+        assert item["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "penstock"
+        pod = item.get("spec", {}).get("template", {}).get("spec")
+        if pod is None:
+            continue
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in [*pod["containers"], *pod.get("initContainers", ())]:
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert set(container["resources"]) == {"requests", "limits"}
+            assert {"cpu", "memory"} <= set(container["resources"]["limits"])
+
+
+def test_the_opener_of_untrusted_files_has_no_secret():
+    (job,) = [item for item in rendered("signed") if item["kind"] == "Job"]
+    pod = job["spec"]["template"]["spec"]
+    secret = {volume["name"] for volume in pod["volumes"] if "secret" in volume or "persistentVolumeClaim" in volume}
+    mounts = {c["name"]: {mount["name"] for mount in c["volumeMounts"]} for c in pod["containers"]}
+    assert mounts["inspect"] & secret == set()
+    assert mounts["transfer"] >= secret
+
+
+def test_grace_covers_prestop_and_the_servers_own_wait():
+    for case in ("smallest", "full"):
+        (item,) = [item for item in rendered(case) if item["kind"] == "Deployment"]
+        pod = item["spec"]["template"]["spec"]
+        server = pod["containers"][0]
+        wait = next(int(a.split("=")[1]) for a in server["args"] if a.startswith("--exit-timeout-secs="))
+        stop = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert pod["terminationGracePeriodSeconds"] > stop + wait
