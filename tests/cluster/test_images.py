@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hack.cluster import containers
+from hack.cluster import oci
 from hack.cluster.errors import ClusterError
 from hack.images import debian, inputs, table
 
@@ -74,19 +74,16 @@ def test_the_build_sees_only_its_inputs(tree: Path, tmp_path: Path):
     assert [path.relative_to(context) for path in context.rglob("*") if path.is_file()] == [Path("code/a.py")]
 
 
-def test_an_image_of_one_program_is_a_loadable_archive(tmp_path: Path):
+def test_an_image_of_one_program_is_a_layer_and_a_configuration(tmp_path: Path):
     program = tmp_path / "program"
     program.write_bytes(b"#!")
-    archive = tmp_path / "image.tar"
-    containers.write_image(archive, "localhost/x:1", program, "1:1", ["serve"], {"etc/x.yml": "a: 1"})
-    with tarfile.open(archive) as tar:
-        manifest = json.loads(tar.extractfile("manifest.json").read())
-        config = json.loads(tar.extractfile("config.json").read())
-        layer = tar.extractfile("layer.tar").read()
-    assert manifest[0]["RepoTags"] == ["localhost/x:1"]
+    image = oci.of_program("localhost/x:1", program, "1:1", ["serve"], {"etc/x.yml": "a: 1"})
+    config = json.loads(image.config.read())
     assert config["config"] == {"User": "1:1", "Entrypoint": ["/program"], "Cmd": ["serve"]}
-    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
-        assert tar.getnames() == ["program", "etc/x.yml"]
+    assert config["rootfs"]["diff_ids"] == [image.layers[0].digest]
+    with tarfile.open(fileobj=io.BytesIO(image.layers[0].read())) as layer:
+        assert layer.getnames() == ["program", "etc/x.yml"]
+        assert layer.getmember("program").mode == 0o755
 
 
 @pytest.mark.parametrize(

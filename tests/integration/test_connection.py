@@ -2,6 +2,7 @@
 
 # ruff: noqa: ASYNC240 - a test may write its few bytes
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -71,8 +72,9 @@ async def test_a_rotated_token_is_read_when_the_old_one_is_refused(
     connection = await Connection.open()
     try:
         token_file.write_text(good)
-        await KubeClient(connection).list("ConfigMap", namespace)
-        assert connection.generation == 1
+        one = KubeClient(connection)
+        await asyncio.gather(*(one.list("ConfigMap", namespace) for _ in range(5)))
+        assert connection.generation == 1, "refused together, read once"
     finally:
         await connection.close()
 

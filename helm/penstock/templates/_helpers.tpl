@@ -1,8 +1,9 @@
+{{/* labels of objects; those of pods are the selector alone, so that a new chart version restarts nothing by itself */}}
 {{- define "penstock.labels" -}}
-app.kubernetes.io/name: penstock
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{ include "penstock.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: penstock
+app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
@@ -11,12 +12,16 @@ app.kubernetes.io/name: penstock
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* an image reference: a digest beats a tag, the chart's version stands in for both; global.imageRegistry beats a registry in the name */}}
+{{/* an image reference: a digest beats a tag, the chart's version stands in for both; global.imageRegistry takes the place of a registry in the name */}}
 {{- define "penstock.image" -}}
 {{- $image := .image -}}
 {{- $name := $image.repository -}}
-{{- if .root.Values.global.imageRegistry -}}
-{{- $name = printf "%s/%s" (trimSuffix "/" .root.Values.global.imageRegistry) (last (splitList "/" $name)) -}}
+{{- with .root.Values.global.imageRegistry -}}
+{{- $parts := splitList "/" $name -}}
+{{- if and (gt (len $parts) 1) (or (contains "." (first $parts)) (contains ":" (first $parts)) (eq "localhost" (first $parts))) -}}
+{{- $parts = rest $parts -}}
+{{- end -}}
+{{- $name = printf "%s/%s" (trimSuffix "/" .) (join "/" $parts) -}}
 {{- end -}}
 {{- if $image.digest -}}
 {{ $name }}@{{ $image.digest }}
@@ -34,24 +39,54 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .Values.registry.enabled -}}
 {{- $hosts = prepend $hosts (include "penstock.registryHost" .) -}}
 {{- end -}}
-{{- join "," $hosts -}}
+{{- join "," (uniq $hosts) -}}
 {{- end }}
 
-{{- define "penstock.pullSecrets" -}}
-{{- with .Values.global.imagePullSecrets }}
+{{/* names of pull secrets with commas between them */}}
+{{- define "penstock.pullSecretNames" -}}
+{{- $names := list -}}
+{{- range .Values.global.imagePullSecrets -}}
+{{- if kindIs "string" . -}}
+{{- $names = append $names . -}}
+{{- else -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $names -}}
+{{- end }}
+
+{{/* what the operator's and the registry's pod have in common; takes root and settings */}}
+{{- define "penstock.pod" -}}
+enableServiceLinks: false
+terminationGracePeriodSeconds: 30
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with include "penstock.pullSecretNames" .root }}
 imagePullSecrets:
-  {{- range . }}
-  - name: {{ if kindIs "string" . }}{{ . }}{{ else }}{{ .name }}{{ end }}
+  {{- range splitList "," . }}
+  - name: {{ . }}
   {{- end }}
 {{- end }}
+{{- with .settings.priorityClassName }}
+priorityClassName: {{ . }}
 {{- end }}
-
-{{- define "penstock.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile: {type: RuntimeDefault}
+{{- with .settings.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "penstock.containerSecurity" -}}

@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from typing import Any, Protocol, cast
 
 import aiohttp
@@ -71,7 +70,8 @@ async def run_watch(
 ) -> None:
     """Watch until `stop`; all namespaces, or only those named. Raises WatchEnded when the engine ends by itself.
 
-    SIGTERM and SIGINT call `on_signal` (by default `stop.set`) as long as this runs in the main thread.
+    From the start of the engine on SIGTERM and SIGINT call `on_signal` (by default `stop.set`), if this is the main
+    thread; handlers that were on the loop before are lost to kopf.
     """
     watch = Watch(client, cache, queue, ready, namespaces, observer=observer)
     await watch.run(stop, on_signal=on_signal)
@@ -131,7 +131,6 @@ class Watch:
         try:
             await asyncio.wait([*ends, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            _return_signals()
             error = await _cancelled([*ends, *self._resyncs.values(), *tasks])
             if self._session is not None:
                 await self._session.close()
@@ -259,10 +258,3 @@ def _take_signals(handler: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, handler)
-
-
-def _return_signals() -> None:
-    with suppress(RuntimeError, ValueError):
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)

@@ -3,6 +3,7 @@
 The only file that knows `kubernetes.aio`'s client; everything else speaks in paths and plain JSON.
 """
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Connection:
         self._client = client
         self._kubeconfig = kubeconfig
         self._retired: ApiClient | None = None
+        self._rebuilding = asyncio.Lock()
         self.generation = 0
         """Counts rebuilds, so that of many requests refused at once only the first rebuilds."""
 
@@ -53,15 +55,16 @@ class Connection:
         return cls(await _client(path), kubeconfig=path)
 
     async def rebuild(self, generation: int) -> None:
-        """Read address and credentials again, unless that was done since `generation`.
+        """Read address and credentials again, unless that was done since `generation`; wait where it is being done.
 
         Requests in flight keep the previous pool; it is closed with the next rebuild or with `close`.
         """
-        if generation != self.generation:
-            return
-        self.generation += 1
-        client = await _client(self._kubeconfig)
-        retired, self._retired, self._client = self._retired, self._client, client
+        async with self._rebuilding:
+            if generation != self.generation:
+                return
+            client = await _client(self._kubeconfig)
+            retired, self._retired, self._client = self._retired, self._client, client
+            self.generation += 1
         if retired is not None:
             await retired.close()
 

@@ -70,7 +70,7 @@ def _decode_string(token: str) -> str:
 
 
 def _decode_integer(token: str) -> int:
-    if not _INTEGER.fullmatch(token):
+    if not (token.isdigit() and token.isascii() and token[0] != "0") and not _INTEGER.fullmatch(token):
         raise NotRead
     return int(token)
 
@@ -105,9 +105,10 @@ def _read_fields(tokens: list[str], at: int, message: Any, closing: str) -> int:
                 raise NotRead
             seen.add(field.once)
         at += 1
+        colon = tokens[at] == ":"
         if field.decode is None:
-            at = _read_messages(tokens, at + (tokens[at] == ":"), message, field)
-        elif tokens[at] != ":":
+            at = _read_messages(tokens, at + colon, message, field)
+        elif not colon:
             raise NotRead
         elif field.repeated:
             at = _read_repeated(tokens, at + 1, getattr(message, field.name), field.decode)

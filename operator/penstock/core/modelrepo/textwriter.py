@@ -5,16 +5,17 @@ one describes each field once. What needs care (strings to be escaped, floating-
 own functions, and a property test keeps the two equal.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from google.protobuf import text_encoding
-from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
 __all__ = ["NotWritten", "write"]
 
 _ESCAPED = frozenset('"\\').union(map(chr, range(32)), map(chr, range(127, 160)), "'")
-_FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
 class NotWritten(Exception):
@@ -30,34 +31,33 @@ def write(message: Any) -> str:
 
 
 def _write_fields(message: Any, indent: str, lines: list[str]) -> None:
-    for field, value in message.ListFields():
-        name, kind, repeated, is_map = _describe(field)
-        if is_map:
-            _write_map(field, value, indent, lines)
-        elif kind == FieldDescriptor.CPPTYPE_MESSAGE:
-            for item in value if repeated else (value,):
-                lines.append(f"{indent}{name} {{")
+    for descriptor, value in message.ListFields():
+        field = _describe(descriptor)
+        if field.entry is not None:
+            _write_map(field.name, field.entry, value, indent, lines)
+        elif field.form is None:
+            for item in value if field.repeated else (value,):
+                lines.append(f"{indent}{field.name} {{")
                 _write_fields(item, indent + "  ", lines)
                 lines.append(f"{indent}}}")
-        elif not repeated:
-            lines.append(f"{indent}{name}: {_format(value, field, kind)}")
-        elif kind == FieldDescriptor.CPPTYPE_STRING:
-            lines.extend(f"{indent}{name}: {_format(item, field, kind)}" for item in value)
+        elif not field.repeated:
+            lines.append(f"{indent}{field.name}: {field.form(value)}")
+        elif field.form is _form_string:
+            lines.extend([f"{indent}{field.name}: {_form_string(item)}" for item in value])
         else:
-            items = ", ".join([_format(item, field, kind) for item in value])
-            lines.append(f"{indent}{name}: [{items}]")
+            lines.append(f"{indent}{field.name}: [{', '.join(map(field.form, value))}]")
 
 
-def _write_map(field: FieldDescriptor, entries: Any, indent: str, lines: list[str]) -> None:
-    key_field, value_field = (field.message_type.fields_by_name[part] for part in ("key", "value"))
+def _write_map(name: str, parts: tuple["_Field", "_Field"], entries: Any, indent: str, lines: list[str]) -> None:
+    form_key, form = parts[0].form or str, parts[1].form
     for key in sorted(entries):
         value = entries[key]
         if key == "" or value == "":
             raise NotWritten
-        lines.append(f"{indent}{field.name} {{")
-        lines.append(f"{indent}  key: {_format(key, key_field, key_field.cpp_type)}")
-        if value_field.message_type is None:
-            lines.append(f"{indent}  value: {_format(value, value_field, value_field.cpp_type)}")
+        lines.append(f"{indent}{name} {{")
+        lines.append(f"{indent}  key: {form_key(key)}")
+        if form is not None:
+            lines.append(f"{indent}  value: {form(value)}")
         else:
             lines.append(f"{indent}  value {{")
             _write_fields(value, indent + "    ", lines)
@@ -65,25 +65,43 @@ def _write_map(field: FieldDescriptor, entries: Any, indent: str, lines: list[st
         lines.append(f"{indent}}}")
 
 
-def _format(value: Any, field: FieldDescriptor, kind: int) -> str:
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A field as writing needs it: `form` gives a value's text, None for messages; `entry` key and value of a map."""
+
+    name: str
+    repeated: bool
+    form: Callable[[Any], str] | None
+    entry: tuple["_Field", "_Field"] | None
+
+
+@cache
+def _describe(field: FieldDescriptor) -> _Field:
+    inner = field.message_type
+    if inner is None:
+        return _Field(field.name, field.is_repeated, _formatter(field), None)
+    if not inner.GetOptions().map_entry:
+        return _Field(field.name, field.is_repeated, None, None)
+    entry = _describe(inner.fields_by_name["key"]), _describe(inner.fields_by_name["value"])
+    return _Field(field.name, field.is_repeated, None, entry)
+
+
+def _formatter(field: FieldDescriptor) -> Callable[[Any], str]:
+    kind = field.cpp_type
     if kind == FieldDescriptor.CPPTYPE_STRING:
-        text: str = value if _ESCAPED.isdisjoint(value) else text_encoding.CEscape(value, as_utf8=True)
-        return f'"{text}"'
+        return _form_string
     if kind == FieldDescriptor.CPPTYPE_ENUM:
-        return _names(field.enum_type).get(value) or str(value)
+        names = {value.number: value.name for value in field.enum_type.values}
+        return lambda number: names.get(number) or str(number)
     if kind == FieldDescriptor.CPPTYPE_BOOL:
-        return "true" if value else "false"
-    if kind in _FLOATS:
-        raise NotWritten
-    return str(value)
+        return lambda value: "true" if value else "false"
+    return _refuse if kind in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE) else str
 
 
-@cache
-def _describe(field: FieldDescriptor) -> tuple[str, int, bool, bool]:
-    is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
-    return field.name, field.cpp_type, field.is_repeated, is_map
+def _form_string(value: str) -> str:
+    text: str = value if _ESCAPED.isdisjoint(value) else text_encoding.CEscape(value, as_utf8=True)
+    return f'"{text}"'
 
 
-@cache
-def _names(enum: EnumDescriptor) -> dict[int, str]:
-    return {value.number: value.name for value in enum.values}
+def _refuse(_value: float) -> str:
+    raise NotWritten

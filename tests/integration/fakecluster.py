@@ -1,0 +1,166 @@
+"""A control plane with everything but nodes: the real API server and controllers, and a kubelet that only pretends.
+
+Pods are never placed on a node; their status is written as a kubelet would write it, by what the pod is asked to run:
+a preparation reports facts made up from its URI, a server is ready at once, or ends with Triton's words for a model
+whose URI says `broken`.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
+from penstock.api.preparation import REQUEST_VARIABLE, PreparationError, PreparationReport, PreparationRequest
+from penstock.api.reasons import Reason
+from penstock.core.names import COMPONENT_LABEL, MANAGED_BY
+from penstock.kube.client import KubeClient
+from penstock.kube.errors import ApiError
+
+from .apiserver import connected, eventually
+
+__all__ = ["BROKEN", "LOAD_ERROR", "MISSING", "V1", "V2", "install_crd", "pretending_kubelet"]
+
+V1, V2 = "oci://models.example/digits:v1", "oci://models.example/digits:v2"
+BROKEN, MISSING = "oci://models.example/digits:broken", "oci://models.example/digits:missing"
+LOAD_ERROR = "failed to load 'digits': Invalid argument: unexpected inference input 'X'"
+_CRD = Path(__file__).parents[2] / "crds" / "penstock.dev_modeldeployments.yaml"
+_TIME = "2026-01-01T00:00:00Z"
+
+
+async def install_crd(client: KubeClient) -> None:
+    """The CRD as released; returns once it is served."""
+    crd = yaml.safe_load(_CRD.read_text())
+    await client.create(crd)
+
+    async def served() -> bool:
+        found = await client.get("CustomResourceDefinition", "", crd["metadata"]["name"])
+        conditions = found.get("status", {}).get("conditions", ())
+        return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
+
+    await eventually(served)
+
+
+@asynccontextmanager
+async def pretending_kubelet(kubeconfig: Path) -> AsyncIterator[None]:
+    """Every pod of Penstock in the cluster gets its status while this is open."""
+    async with connected(kubeconfig) as client:
+        task = asyncio.create_task(_pretend(client))
+        try:
+            yield
+        finally:
+            if task.done():
+                task.result()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _pretend(client: KubeClient) -> None:
+    version = ""
+    connector = aiohttp.TCPConnector(ssl=client.connection.ssl_context)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(client.connection.server, connector=connector, timeout=timeout) as session:
+        while True:
+            if not version:
+                listing = await client.list("Pod", labels=_SELECTOR)
+                version = listing.resource_version
+                for pod in listing.items:
+                    await _attend(client, pod)
+            version = await _follow(client, session, version)
+
+
+_SELECTOR = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
+
+
+async def _follow(client: KubeClient, session: aiohttp.ClientSession, version: str) -> str:
+    """Where to go on watching; empty to list anew."""
+    query = {"watch": "1", "resourceVersion": version, "labelSelector": _SELECTOR, "allowWatchBookmarks": "true"}
+    async with session.get("/api/v1/pods", params=query, read_bufsize=1 << 22) as stream:
+        async for line in stream.content:
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                return ""
+            version = event["object"]["metadata"]["resourceVersion"]
+            if event["type"] == "ADDED":
+                await _attend(client, event["object"])
+    return version
+
+
+async def _attend(client: KubeClient, pod: Mapping[str, Any]) -> None:
+    metadata = pod["metadata"]
+    if pod.get("status", {}).get("containerStatuses") or "deletionTimestamp" in metadata:
+        return
+    run = _prepared if metadata["labels"][COMPONENT_LABEL] == "prepare" else _served
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": metadata["name"]}, "status": run(pod)}
+    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/status"
+    with suppress(ApiError):
+        await client.connection.send("PATCH", path, body=body, content_type="application/merge-patch+json")
+
+
+def _prepared(pod: Mapping[str, Any]) -> dict[str, Any]:
+    request = PreparationRequest.model_validate_json(_environment(pod["spec"]["containers"][0])[REQUEST_VARIABLE])
+    report = _report(request)
+    code = 1 if report.error else 0
+    return {
+        "phase": "Failed" if code else "Succeeded",
+        "containerStatuses": [
+            _container("transfer", {"terminated": _end(code, report.encode())}),
+            _container("inspect", {"terminated": _end(code, "")}),
+        ],
+    }
+
+
+def _report(request: PreparationRequest) -> PreparationReport:
+    if request.uri == MISSING:
+        return PreparationReport(
+            error=PreparationError(reason=Reason.UNSUPPORTED_MODEL, message="not a model: expected ONNX, saw a text")
+        )
+    digest = digest_of(request.uri)
+    artifact = ArtifactRef(repository=request.repository, manifest=digest, layer=digest, size_bytes=9000)
+    tensors = {
+        "inputs": (Tensor(name="X", data_type="FP32", dims=(-1, 64)),),
+        "outputs": (Tensor(name="probabilities", data_type="FP32", dims=(-1, 10)),),
+    }
+    facts = ModelFacts(
+        format="ONNX", digest=digest, artifact=artifact, **tensors, batching=True, opset=20, ir_version=10
+    )
+    return PreparationReport(facts=facts)
+
+
+def digest_of(uri: str) -> str:
+    """The content behind a URI."""
+    return "sha256:" + hashlib.sha256(uri.encode()).hexdigest()
+
+
+def _served(pod: Mapping[str, Any]) -> dict[str, Any]:
+    artifact = json.loads(_environment(pod["spec"]["initContainers"][0])["PENSTOCK_ARTIFACT"])
+    fetched = {"initContainerStatuses": [_container("fetch", {"terminated": _end(0, "")})]}
+    if artifact["layer"] == digest_of(BROKEN):
+        ended = _container("server", {"terminated": _end(1, LOAD_ERROR)})
+        return {"phase": "Running", **fetched, "containerStatuses": [ended], "conditions": _conditions("False")}
+    running = _container("server", {"running": {"startedAt": _TIME}}, ready=True)
+    return {"phase": "Running", **fetched, "containerStatuses": [running], "conditions": _conditions("True")}
+
+
+def _conditions(ready: str) -> list[dict[str, str]]:
+    types = {"PodScheduled": "True", "Initialized": "True", "ContainersReady": ready, "Ready": ready}
+    return [{"type": name, "status": value, "lastTransitionTime": _TIME} for name, value in types.items()]
+
+
+def _environment(container: Mapping[str, Any]) -> dict[str, str]:
+    return {item["name"]: item.get("value", "") for item in container["env"]}
+
+
+def _container(name: str, state: Mapping[str, Any], *, ready: bool = False) -> dict[str, Any]:
+    return {"name": name, "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state}
+
+
+def _end(code: int, message: str) -> dict[str, Any]:
+    reason = "Error" if code else "Completed"
+    return {"exitCode": code, "reason": reason, "message": message, "startedAt": _TIME, "finishedAt": _TIME}
