@@ -27,6 +27,7 @@ def remove(settings: Settings, found: Record | None) -> list[str]:
     containers, then, through containerd's socket, the containers, then the rest.
     """
     recorded = found.processes if found else ()
+    settings = settings.as_started(found.addresses) if found else settings
     process.stop([p for p in recorded if p.name != "containerd"], 0)
     _stop_containers(settings, recorded)
     process.stop(recorded, 5)

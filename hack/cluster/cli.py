@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return int(options.run(Settings.from_environment(), options))
     except ClusterError as error:
-        console.print(f"[red]{error}[/]", markup=True)
+        console.print(str(error), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
         console.print("Interrupted; `up` repairs what is half started, `down` removes it.")

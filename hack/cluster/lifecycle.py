@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from hack.cluster.progress import say, step
 from hack.cluster.record import Record
 from hack.cluster.settings import CHECKOUT, Settings
 
+_SLOW = 30.0
+"""How long, in seconds, a living component may take to answer on a busy machine."""
+
 _PROGRAMS = ("kube-apiserver", "coredns", "metrics-server", "pause")
 
 
@@ -42,9 +46,10 @@ def up(settings: Settings) -> Record:
     host.require_root()
     with record.locked(settings.lock):
         found = record.read(settings.record)
-        if found and found.ready and not unhealthy(settings, found):
+        if found and _is_up(settings, found):
             _say_found(found)
             return found
+        _require_ours(settings)
         host.require_packages()
         wanted = (*_PROGRAMS, *(("kube-router",) if settings.network_policy else ()))
         programs = {name: binaries.binary(name, settings.cache) for name in wanted}
@@ -64,14 +69,32 @@ def down(settings: Settings, *, force: bool) -> list[str]:
         if not found and not settings.directory.exists():
             say("No cluster is running.")
             return []
+        _require_ours(settings)
         if found and found.checkout != str(CHECKOUT) and not force:
             raise ClusterError(f"The cluster belongs to {found.checkout}: run `down` there, or here with --force.")
         with step("remove the cluster"):
             return cleanup.remove(settings, found)
 
 
+def _is_up(settings: Settings, found: Record) -> bool:
+    """Say whether a cluster can be used as it is.
+
+    A dead process decides at once; one that lives but is slow to answer gets time, because
+    replacing a cluster takes away other people's work.
+    """
+
+    def settled() -> bool:
+        return any(not one.alive() for one in found.processes) or not unhealthy(settings, found)
+
+    if found.ready:
+        with suppress(ClusterError):
+            health.wait(settled, _SLOW, "")
+    return found.ready and not unhealthy(settings, found)
+
+
 def unhealthy(settings: Settings, found: Record) -> list[str]:
     """Return the names of components that do not run or do not answer."""
+    settings = settings.as_started(found.addresses)
     return [p.name for p in found.processes if not healthy(settings, found, p)]
 
 
@@ -95,12 +118,7 @@ class _Start:
         self._record = Record(
             checkout=str(CHECKOUT),
             versions={"kubernetes": binaries.KUBERNETES_VERSION},
-            addresses={
-                "server": settings.server,
-                "pods": str(settings.pod_cidr),
-                "services": str(settings.service_cidr),
-                "dns": settings.bridge_address,
-            },
+            addresses=settings.addresses,
         )
 
     def run(self) -> Record:
@@ -184,6 +202,13 @@ class _Start:
 
     def _blame(self, name: str, what: str) -> str:
         return f"{name}: {what}; its log is {self._settings.logs / f'{name}.log'}."
+
+
+def _require_ours(settings: Settings) -> None:
+    """Raise rather than ever remove a folder that holds something else."""
+    directory = settings.directory
+    if directory.exists() and not settings.record.exists() and any(directory.iterdir()):
+        raise ClusterError(f"{directory} is not the folder of a cluster: choose another with PENSTOCK_CLUSTER_DIR.")
 
 
 def _say_found(found: Record) -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from hack.cluster.process import Process
+from hack.cluster.progress import say
 
 
 @dataclass(frozen=True)
@@ -54,5 +55,9 @@ def locked(path: Path) -> Iterator[None]:
     """Let one `up` or `down` run at a time on this machine; a second one waits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Waiting for another `up` or `down` to end.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

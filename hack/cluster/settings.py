@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hack.cluster.errors import ClusterError
@@ -69,6 +69,37 @@ class Settings:
             )
         except ValueError as error:
             raise ClusterError(f"A PENSTOCK_* environment variable is wrong: {error}.") from error
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What a running cluster's record says of them; `as_started` reads it back."""
+        return {
+            "server": self.server,
+            "pods": str(self.pod_cidr),
+            "services": str(self.service_cidr),
+            "bridge": self.bridge,
+            "dns": self.bridge_address,
+            "dns-port": str(self.ports["dns"]),
+        }
+
+    def as_started(self, addresses: Mapping[str, str]) -> Settings:
+        """Return the settings that a running cluster was started with.
+
+        Whoever looks at it, or takes it down, may have another environment.
+        """
+        if not addresses:
+            return self
+        return replace(
+            self,
+            pod_cidr=ipaddress.IPv4Network(addresses["pods"]),
+            service_cidr=ipaddress.IPv4Network(addresses["services"]),
+            bridge=addresses["bridge"],
+            ports={
+                **self.ports,
+                "apiserver": int(addresses["server"].rpartition(":")[2]),
+                "dns": int(addresses["dns-port"]),
+            },
+        )
 
     @property
     def bridge_address(self) -> str:

@@ -104,9 +104,9 @@ def _mounts() -> Iterator[dict[Path, str]]:
     Mounts leave no trace in layers; build arguments would stay readable in the image's history.
     """
     mounts = {_CERTIFICATES: str(_CERTIFICATES)} if _CERTIFICATES.exists() else {}
-    settings = {"cert": str(_CERTIFICATES)} if mounts else {}
-    settings |= {option: value for name, option in _PIP_VARIABLES.items() if (value := os.environ.get(name))}
-    with tempfile.TemporaryDirectory(dir=_MEMORY, prefix="penstock-") as folder:
+    settings = {option: value for name, option in _PIP_VARIABLES.items() if (value := os.environ.get(name))}
+    memory = _MEMORY if _MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=memory, prefix="penstock-") as folder:
         config = Path(folder) / "pip.conf"
         lines = "".join(f"{option} = {value}\n" for option, value in settings.items())
         config.write_text(f"[global]\n{lines}")

@@ -16,14 +16,12 @@ _DEPLOYMENT, _COMPONENT = "penstock.dev/deployment", "app.kubernetes.io/componen
 
 
 class Sightings:
-    """Watches one namespace until closed; a watch that ends is opened again."""
+    """Watches one namespace for as long as the process lives; a watch that ends is opened again."""
 
     def __init__(self, kubeconfig: str, namespace: str) -> None:
         self._seen: dict[tuple[str, str], float] = {}
         self._addresses: dict[str, str] = {}
         self._change = threading.Condition()
-        self._closed = False
-        self._streams: dict[str, Any] = {}
         client = new_client_from_config(kubeconfig)
         for name, listing in _listings(client).items():
             threading.Thread(target=self._watch, args=(name, listing, namespace), daemon=True).start()
@@ -46,19 +44,12 @@ class Sightings:
         self.when(deployment, "service", deadline)
         return self._addresses[deployment]
 
-    def close(self) -> None:
-        """End every watch."""
-        self._closed = True
-        for stream in list(self._streams.values()):
-            stream.close()
-
     def _watch(self, name: str, listing: Callable[..., Any], namespace: str) -> None:
-        while not self._closed:
+        while True:
             try:
-                self._streams[name] = listing(namespace, watch=True, label_selector=_DEPLOYMENT, _preload_content=False)
-                for line in self._streams[name]:
+                for line in listing(namespace, watch=True, label_selector=_DEPLOYMENT, _preload_content=False):
                     self._note(name, json.loads(line)["object"])
-            except Exception:  # noqa: BLE001 - closed, cut off or refused: asked again, a deadline tells of a lasting one
+            except Exception:  # noqa: BLE001 - cut off or refused: asked again, a deadline tells of a lasting one
                 time.sleep(0.2)
 
     def _note(self, name: str, found: dict[str, Any]) -> None:

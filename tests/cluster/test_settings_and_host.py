@@ -32,6 +32,13 @@ def test_a_wrong_value_is_one_sentence(variable):
         Settings.from_environment(variable)
 
 
+def test_a_running_clusters_addresses_win_over_the_environment():
+    started = Settings.from_environment({"PENSTOCK_POD_CIDR": "10.77.0.0/16", "PENSTOCK_PORT_APISERVER": "7443"})
+    seen = Settings().as_started(started.addresses)
+    assert seen.addresses == started.addresses
+    assert seen.server == "https://10.77.0.1:7443"
+
+
 def test_the_cache_is_the_users_own_unless_said_otherwise():
     assert cache_dir({"XDG_CACHE_HOME": "/xdg"}) == Path("/xdg/penstock")
     assert cache_dir({"XDG_CACHE_HOME": "/xdg", "PENSTOCK_CACHE": "/p"}) == Path("/p")

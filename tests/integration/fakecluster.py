@@ -41,7 +41,7 @@ async def install_crd(client: KubeClient) -> None:
 
     async def served() -> bool:
         found = await client.get("CustomResourceDefinition", "", crd["metadata"]["name"])
-        conditions = found.get("status", {}).get("conditions", ())
+        conditions = found.get("status", {}).get("conditions") or ()
         return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
 
     await eventually(served)

@@ -82,6 +82,7 @@ def operator_environment(kubeconfig: Path, namespace: str, *, identity: str, **m
         "PENSTOCK_WATCH_NAMESPACES": namespace,
         "PENSTOCK_POD_UID": identity,
         "PENSTOCK_PORT": "0",
+        "PENSTOCK_PLAIN_HTTP": "registry.penstock-system:5000",
         **more,
     }
 

@@ -116,6 +116,7 @@ def test_a_failure_the_world_can_mend_is_tried_again_with_growing_pauses(reason)
     for _ in range(40):
         world.reconcile()
         world.step()
+        assert world.condition("Stalled")["reason"] == reason
     assert first < world.status["preparation"]["attempt"] <= 4
     world.reports.clear()
     world.now += timedelta(minutes=15)

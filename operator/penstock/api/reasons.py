@@ -14,8 +14,6 @@ class Reason(StrEnum):
     # progress
     READY = "Ready"
     """The revision that the spec asks for serves."""
-    PENDING = "Pending"
-    """The operator has not begun yet."""
     PREPARING = "Preparing"
     """The model is fetched, inspected and published to the artifact store. Nothing to do but wait."""
     ROLLOUT_IN_PROGRESS = "RolloutInProgress"
@@ -107,8 +105,6 @@ class Reason(StrEnum):
     # revisions
     REVISION_PROMOTED = "RevisionPromoted"
     """A revision went live and is the stable one now."""
-    REVISION_REMOVED = "RevisionRemoved"
-    """The objects of a revision that nothing needs any more were removed."""
     RUNTIME_OUTDATED = "RuntimeOutdated"
     """A revision runs on an older server image than the chart's. `penstock upgrade-runtime` moves it."""
 

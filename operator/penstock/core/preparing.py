@@ -76,16 +76,19 @@ def _succeeded(status: PreparationStatus, facts: ModelFacts) -> Preparing:
 
 def _without_job(observed: Observed, status: PreparationStatus, now: datetime) -> Preparing:
     if status.reason and status.retry_time is None:
-        return _failure(status, None)
+        return _failure(status)
     if status.retry_time and timestamp(now) < status.retry_time:
         return _failure(status, _moment(status.retry_time))
     deployment, owner = observed.deployment, observed.deployment.metadata
     job = preparation_job(owner, status.key, deployment.spec.model, deployment.spec.prepare, observed.settings)
-    return Preparing(_under_way(status), message=f"preparing {deployment.spec.model.uri}", create=job)
+    return replace(_under_way(status, Outcome(message=f"preparing {deployment.spec.model.uri}")), create=job)
 
 
-def _under_way(status: PreparationStatus) -> PreparationStatus:
-    return status.model_copy(update={"retry_time": None, "reason": None, "message": None})
+def _under_way(status: PreparationStatus, outcome: Outcome) -> Preparing:
+    """While a failed preparation is tried again it still counts as failed: states that flap help nobody."""
+    if status.reason:
+        return _failure(status)
+    return Preparing(status, reason=outcome.reason, message=outcome.message)
 
 
 def _with_job(status: PreparationStatus, job: Mapping[str, Any], outcome: Outcome, now: datetime) -> Preparing:
@@ -97,15 +100,13 @@ def _with_job(status: PreparationStatus, job: Mapping[str, Any], outcome: Outcom
     if outcome.failed:
         due = status.retry_time is not None and timestamp(now) >= status.retry_time
         return replace(_failure(status, _moment(status.retry_time)), delete=key_of(dict(job)) if due else None)
-    message = outcome.message
     started = _moment(job["metadata"].get("creationTimestamp"))
     overdue = started is not None and now - started > _PATIENCE_FOR_PODS
     if overdue and not any(job.get("status", {}).get(count) for count in ("active", "failed", "succeeded")):
-        message = (
-            f"the Job {job['metadata']['name']} has made no pod yet: its events say why (quota, limits, Pod Security)"
-        )
+        sentence = f"Job {job['metadata']['name']} has made no pod: its events say why (quota, limits, Pod Security)"
+        return _under_way(status, replace(outcome, message=sentence))
     wake = started + _PATIENCE_FOR_PODS if started and not overdue else None
-    return Preparing(_under_way(status), reason=outcome.reason, message=message, wake=wake)
+    return replace(_under_way(status, outcome), wake=wake)
 
 
 def _first_sight_of_failure(status: PreparationStatus, uid: str, outcome: Outcome, now: datetime) -> Preparing:
@@ -125,7 +126,7 @@ def _first_sight_of_failure(status: PreparationStatus, uid: str, outcome: Outcom
     return _failure(told, _moment(retry))
 
 
-def _failure(status: PreparationStatus, wake: datetime | None) -> Preparing:
+def _failure(status: PreparationStatus, wake: datetime | None = None) -> Preparing:
     return Preparing(
         status, None, Reason(status.reason or "PreparationFailed"), status.message or "", failed=True, wake=wake
     )

@@ -6,9 +6,8 @@ error at all) raises NotRead, and the caller asks protobuf's own reader. What it
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -19,6 +18,7 @@ _TOKEN = re.compile(
 )
 _FLOAT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
+_SEPARATORS = (",", ";")
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -26,8 +26,7 @@ class NotRead(Exception):
     """This reader does not take the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(NamedTuple):
     """A field as reading needs it: `decode` turns a token into a value, None for messages and maps.
 
     `once` is what may be given only once: the field itself, or the oneof it belongs to; empty for repeated fields.
@@ -98,25 +97,28 @@ def read(text: str, message: Any) -> None:
 def _read_fields(tokens: list[str], at: int, message: Any, closing: str) -> int:
     fields = _fields(message.DESCRIPTOR)
     seen: set[str] = set()
+    separable = False
     while (token := tokens[at]) != closing:
-        field = fields[token]
-        if field.once:
-            if field.once in seen:
-                raise NotRead
-            seen.add(field.once)
         at += 1
+        if separable and token in _SEPARATORS:
+            separable = False
+            continue
+        name, repeated, once, decode, _ = field = fields[token]
+        separable = True
+        if once:
+            if once in seen:
+                raise NotRead
+            seen.add(once)
         colon = tokens[at] == ":"
-        if field.decode is None:
+        if decode is None:
             at = _read_messages(tokens, at + colon, message, field)
         elif not colon:
             raise NotRead
-        elif field.repeated:
-            at = _read_repeated(tokens, at + 1, getattr(message, field.name), field.decode)
+        elif repeated:
+            at = _read_repeated(tokens, at + 1, getattr(message, name), decode)
         else:
-            setattr(message, field.name, field.decode(tokens[at + 1]))
+            setattr(message, name, decode(tokens[at + 1]))
             at += 2
-        if tokens[at] in (",", ";"):
-            at += 1
     return at + 1
 
 
@@ -126,7 +128,7 @@ def _read_repeated(tokens: list[str], at: int, values: Any, decode: Callable[[st
         return at + 1
     end = tokens.index("]", at)
     items = tokens[at + 1 : end]
-    if items[1::2] != [","] * (len(items) // 2) or (items and len(items) % 2 == 0):
+    if len(items) > 1 and (len(items) % 2 == 0 or set(items[1::2]) != {","}):
         raise NotRead
     values.extend([decode(item) for item in items[::2]])
     return end + 1
@@ -166,7 +168,7 @@ def _read_entry(tokens: list[str], at: int, entries: Any, parts: dict[str, _Fiel
     if tokens[at] != "key" or tokens[at + 1] != ":" or decode_key is None:
         raise NotRead
     key = decode_key(tokens[at + 2])
-    at += 3 + (tokens[at + 3] in (",", ";"))
+    at += 3 + (tokens[at + 3] in _SEPARATORS)
     if tokens[at] != "value" or key in entries:
         raise NotRead
     at += 1
@@ -180,7 +182,7 @@ def _read_entry(tokens: list[str], at: int, entries: Any, parts: dict[str, _Fiel
         at = _read_fields(tokens, at + 1, entries[key], "}")
     else:
         raise NotRead
-    at += tokens[at] in (",", ";")
+    at += tokens[at] in _SEPARATORS
     if tokens[at] != "}":
         raise NotRead
     return at + 1

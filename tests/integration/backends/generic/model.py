@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import triton_python_backend_utils as pb_utils
 
 _ONNX_TYPES = {
@@ -26,6 +25,8 @@ class TritonPythonModel:
             self.session = self._open(path)
 
     def _open(self, path):
+        import onnxruntime  # noqa: PLC0415 - a second of start-up that only ONNX models need
+
         if not path.exists():
             raise pb_utils.TritonModelException(f"there is no file {path}")
         try:

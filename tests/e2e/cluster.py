@@ -1,0 +1,82 @@
+"""The cluster under test: the demo's kubectl and helm, and waiting by watches."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from examples.demo.cluster import Cluster
+from hack.cluster.settings import CHECKOUT
+
+Object = dict[str, Any]
+SYSTEM = "penstock-system"
+
+
+class TimedOut(AssertionError):
+    """A condition did not come true; says what was seen last."""
+
+
+def apply(cluster: Cluster, *manifests: Object) -> None:
+    """Server-side, so that nothing but what the manifest says lands on the objects."""
+    text = json.dumps({"kind": "List", "apiVersion": "v1", "items": manifests})
+    command = ("apply", "--server-side", "--field-manager=e2e", "--force-conflicts", "-f", "-")
+    cluster.call(cluster.kubectl, *command, stdin=text)
+
+
+def find(cluster: Cluster, *arguments: str) -> Object | None:
+    """One object, or None where there is none."""
+    text = cluster.call(cluster.kubectl, "get", *arguments, "-o", "json", "--ignore-not-found")
+    return json.loads(text) if text.strip() else None
+
+
+def items(cluster: Cluster, kinds: str, namespace: str, labels: str = "") -> list[Object]:
+    """Objects of some kinds."""
+    return cluster.get(kinds, "-n", namespace, "-l", labels)["items"]
+
+
+def wait_for(
+    cluster: Cluster, kind: str, namespace: str, name: str, condition: Callable[[Object], bool], seconds: float = 60
+) -> Object:
+    """The object once the condition holds of it; raises TimedOut with its status."""
+    seen: Object = {}
+    for seen in watch(cluster, kind, namespace, name, seconds):
+        if condition(seen):
+            return seen
+    told = json.dumps(seen.get("status", seen), indent=1)
+    raise TimedOut(f"{kind} {namespace}/{name} is not as expected after {seconds:.0f} s: {told}")
+
+
+def watch(cluster: Cluster, kind: str, namespace: str, name: str, seconds: float) -> Iterator[Object]:
+    """The object as it is and after each change, for so many seconds."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        arguments = (kind, "-n", namespace, f"--field-selector=metadata.name={name}", "--watch", "-o", "json")
+        with cluster.start("get", *arguments, f"--request-timeout={left:.1f}s") as watching:
+            assert watching.stdout
+            text = ""
+            for line in watching.stdout:
+                text += line
+                if line.rstrip() == "}":
+                    yield json.loads(text)
+                    text = ""
+
+
+def wait_gone(cluster: Cluster, kinds: str, namespace: str, labels: str, seconds: float = 60) -> None:
+    """Until no object of these kinds carries the labels."""
+    if items(cluster, kinds, namespace, labels):
+        command = ("wait", "--for=delete", kinds, "-n", namespace, "-l", labels, f"--timeout={seconds:.0f}s")
+        cluster.call(cluster.kubectl, *command)
+    left = [f"{item['kind']}/{item['metadata']['name']}" for item in items(cluster, kinds, namespace, labels)]
+    assert not left, f"still there: {left}"
+
+
+def run_program(cluster: Cluster, *arguments: str) -> str:
+    """`penstock …` against the cluster."""
+    return cluster.call(sys.executable, "-m", "penstock.cli", *arguments)
+
+
+def run_hack(*command: str) -> None:
+    """A program of hack/, which shows its own progress."""
+    subprocess.run([sys.executable, *command], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
