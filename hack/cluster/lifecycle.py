@@ -47,7 +47,7 @@ def up(settings: Settings) -> Record:
     with record.locked(settings.lock):
         found = record.read(settings.record)
         if found and _is_up(settings, found):
-            _say_found(found)
+            _say_found(settings, found)
             return found
         _require_ours(settings)
         host.require_packages()
@@ -211,9 +211,11 @@ def _require_ours(settings: Settings) -> None:
         raise ClusterError(f"{directory} is not the folder of a cluster: choose another with PENSTOCK_CLUSTER_DIR.")
 
 
-def _say_found(found: Record) -> None:
+def _say_found(settings: Settings, found: Record) -> None:
     whose = "" if found.checkout == str(CHECKOUT) else f" (started by {found.checkout})"
     say(f"The cluster is already up and healthy{whose}.")
+    if settings.network_policy and not found.process("kube-router"):
+        say("It was started without the enforcement of NetworkPolicies.")
 
 
 def _admin(settings: Settings) -> tuple[Path, Path]:

@@ -261,6 +261,8 @@ def _refusal(error: Exception, path: Path) -> Exception:
     lower = text.lower()
     if "bad allocation" in lower or "bad_alloc" in lower or "failed to allocate" in lower:
         return MemoryError(text)
-    unsupported = "NOT_IMPLEMENTED" in text or any(word in text for word in ("is not a registered function/op", "No Op registered"))
+    unsupported = "NOT_IMPLEMENTED" in text or any(
+        word in text for word in ("is not a registered function/op", "No Op registered")
+    )
     reason = Reason.UNSUPPORTED_MODEL if unsupported else Reason.INVALID_MODEL
     return Failure(reason, f"onnxruntime {ort.__version__} cannot load the model: {text}")

@@ -40,7 +40,9 @@ def test_a_process_that_ignores_the_request_is_killed(tmp_path: Path):
 
 
 def test_processes_are_found_by_a_part_of_their_arguments(tmp_path: Path):
-    mark = str(tmp_path / "mark")
-    marked = process.start("marked", ["sh", "-c", f": {mark}; sleep 60 & wait"], tmp_path / "log")
-    assert marked.pid in process.with_arguments(mark)
+    log = tmp_path / "log"
+    marked = process.start("marked", ["sh", "-c", "echo ready; sleep 60", f"{tmp_path}/mark"], log)
+    while "ready" not in log.read_text():
+        assert marked.alive()
+    assert marked.pid in process.with_arguments(f"{tmp_path}/mark")
     process.stop([marked], 0)

@@ -104,6 +104,7 @@ class Nursery:
         self._process = await asyncio.create_subprocess_exec(
             *_BOUND, __name__, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
         )
+        self._turn = asyncio.Lock()
         return self
 
     async def __aexit__(
@@ -118,8 +119,9 @@ class Nursery:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         order = json.dumps({"environment": dict(environment), "log": str(log)})
-        self._process.stdin.write(order.encode() + b"\n")
-        return Operator(int(await self._process.stdout.readline()), log)
+        async with self._turn:
+            self._process.stdin.write(order.encode() + b"\n")
+            return Operator(int(await self._process.stdout.readline()), log)
 
 
 def serve_births() -> None:

@@ -10,7 +10,7 @@ import yaml
 from penstock.api.crd import custom_resource_definition
 from penstock.api.lint import lint_crd
 
-from .reference import api_reference, reasons_reference
+from .reference import api_reference, reasons_reference, repository_reference
 
 __all__ = ["crd", "generate", "generated_files"]
 
@@ -52,6 +52,7 @@ def generated_files() -> Mapping[Path, str]:
         Path("helm/penstock/files", _CRD_FILE): _yaml(_kept(definition)),
         Path("docs/reference/api.md"): api_reference(definition),
         Path("docs/reference/reasons.md"): reasons_reference(),
+        Path("docs/reference/repository-rules.md"): repository_reference(),
     }
 
 

@@ -25,6 +25,8 @@ def differs(desired: dict[str, Any], live: Mapping[str, Any]) -> bool:
 
 
 def _contains(live: Any, desired: Any) -> bool:
+    if live is None and desired in (None, "", [], (), {}):
+        return True  # the API server leaves out what says nothing
     if isinstance(desired, Mapping):
         return isinstance(live, Mapping) and all(_contains(live.get(key), value) for key, value in desired.items())
     if isinstance(desired, (list, tuple)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.api.reasons import Reason
-from penstock_runtime.archive import unpack
+from penstock_runtime.archive import is_archive_name, unpack
 from penstock_runtime.content import Budget, Content, StoredFile, store
 from penstock_runtime.failure import Failure
 from penstock_runtime.registry import Manifest, Reference, Refused, Registry, RegistryAuth, parse_reference
@@ -23,7 +23,7 @@ __all__ = ["OciSource", "open_source"]
 _TITLE = "org.opencontainers.image.title"
 _UNPACK = "io.deis.oras.content.unpack"
 _SIGNATURE = "dev.cosignproject.cosign/signature"
-_ARCHIVE_TYPES = ("tar", "tar+gzip", "tar.gzip")
+_GZIPPED_TYPES = ("tar+gzip", "tar.gzip")
 _MOST_LAYERS = 1000
 _HUB_ALIASES = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
 
@@ -149,8 +149,7 @@ class OciSource:
     def _store_layer(self, layer: Mapping[str, Any], index: int, root: Path, budget: Budget) -> list[StoredFile]:
         annotations = layer.get("annotations") or {}
         title = annotations.get(_TITLE, "")
-        archived = str(layer.get("mediaType", "")).endswith(_ARCHIVE_TYPES)
-        if annotations.get(_UNPACK) == "true" or (archived and not title):
+        if annotations.get(_UNPACK) == "true" or _is_archive(str(layer.get("mediaType", "")), title):
             return self._unpack_layer(layer, title, root, budget)
         if not title:
             message = (
@@ -196,6 +195,11 @@ class OciSource:
         if error.status == 200:
             return Failure(Reason.DIGEST_MISMATCH, str(error))
         return Failure(Reason.SOURCE_UNAVAILABLE, f"{self._name}: {error}")
+
+
+def _is_archive(media_type: str, title: str) -> bool:
+    """Whether a layer is a folder or an archive; oras calls plain titled files `...tar` too, and its folders gzipped."""
+    return media_type.endswith(_GZIPPED_TYPES) or is_archive_name(title) or (not title and media_type.endswith("tar"))
 
 
 def _hashed(answer: Answer, digest: "hashlib._Hash") -> Iterator[bytes]:

@@ -170,9 +170,7 @@ def _server(serving: Serving) -> dict[str, Any]:
         ],
     }
     if record.env:
-        container["env"] = [
-            {key: value for key, value in wire(variable).items() if value != ""} for variable in record.env
-        ]
+        container["env"] = [wire(variable) for variable in record.env]
     return container
 
 
