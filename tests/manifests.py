@@ -1,7 +1,7 @@
 """ModelDeployments that must be refused, with where and why, and others that must not; for the API server and offline.
 
-Each table maps a name to (manifest, path, words of the sentence). The words are the API server's only where the fault is
-a rule's; for types and bounds each side has words of its own.
+Each table maps a name to (manifest, path, words of the sentence). The words are the API server's only where the fault
+is a rule's; for types and bounds each side has words of its own.
 """
 
 import copy

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,11 +74,19 @@ class Cluster:
     def forward(self, namespace: str, target: str, port: int) -> Iterator[str]:
         """host:port on this machine that `kubectl port-forward` connects with the target."""
         with self.start("port-forward", "-n", namespace, target, f":{port}", "--address=127.0.0.1") as forwarding:
-            line = forwarding.stdout.readline() if forwarding.stdout else ""
+            assert forwarding.stdout is not None
+            assert forwarding.stderr is not None
+            line = forwarding.stdout.readline()
             if "Forwarding from" not in line:
-                words = (forwarding.communicate(timeout=10)[1] or "no message").strip().splitlines()[-1]
+                words = (forwarding.stderr.read().strip() or "no message").splitlines()[-1]
                 raise DemoError(f"kubectl port-forward to {target} port {port} in {namespace} failed: {words}")
-            yield line.split()[2]
+            emptying = threading.Thread(target=forwarding.stdout.read, daemon=True)
+            emptying.start()
+            try:
+                yield line.split()[2]
+            finally:
+                forwarding.terminate()
+                emptying.join(10)
 
     @contextmanager
     def start(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -90,7 +99,14 @@ class Cluster:
             yield process
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
 
 
 def find_cluster(screen: Screen) -> Cluster:

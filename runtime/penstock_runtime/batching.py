@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .failure import shorten
+from .failure import is_out_of_memory, shorten
 from .finding import Tensor
 
 __all__ = ["Proof", "prove_batching"]
@@ -55,9 +55,9 @@ def prove_batching(session: Any, inputs: Sequence[Tensor], outputs: Sequence[Ten
         try:
             whole = session.run(names, rows)
             parts = [(at, count, session.run(names, _rows(rows, at, count))) for at, count in ((0, 1), (4, 1), (3, 2))]
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the runtime's own exceptions have no common base
+        except Exception as error:  # the runtime's own exceptions have no common base
+            if is_out_of_memory(error):
+                raise MemoryError from error
             reason = shorten(str(error), 160)
             continue
         problem = _compare(names, whole, parts)

@@ -2,9 +2,10 @@
 
 from penstock.api.reasons import Reason
 
-__all__ = ["Failure", "shorten"]
+__all__ = ["Failure", "is_out_of_memory", "shorten"]
 
 _LONGEST = 1400
+_ALLOCATION_WORDS = ("bad allocation", "bad_alloc", "failed to allocate memory", "cannot allocate memory")
 
 
 class Failure(Exception):
@@ -23,3 +24,8 @@ def shorten(message: str, longest: int = _LONGEST) -> str:
         return line
     half = (longest - 5) // 2
     return f"{line[:half]} ... {line[-half:]}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception, of whatever library, says that memory could not be had."""
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _ALLOCATION_WORDS)

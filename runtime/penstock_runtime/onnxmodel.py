@@ -11,7 +11,7 @@ from penstock.api.reasons import Reason
 
 from .batching import prove_batching
 from .content import safe_path
-from .failure import Failure, shorten
+from .failure import Failure, is_out_of_memory, shorten
 from .finding import Asked, Finding, Progress, SourceTree, Tensor
 from .onnxschema import schema
 from .overrides import apply_overrides
@@ -29,6 +29,7 @@ _TYPES = {
     TensorProto.UINT64: "UINT64", TensorProto.BFLOAT16: "BF16",
 }  # fmt: skip
 _STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "ai.onnx.preview.training")
+_UNKNOWN_OPERATOR = ("is not a registered function/op", "No Op registered")
 _ADVICE = {
     "sequence_type": "a sequence",
     "map_type": "a map",
@@ -258,8 +259,7 @@ def open_session(path: Path) -> Any:
 
 def _refusal(error: Exception, path: Path) -> Exception:
     text = str(error).replace(f"{path.parent}/", "").removeprefix("[ONNXRuntimeError] : ")
-    lower = text.lower()
-    if "bad allocation" in lower or "bad_alloc" in lower or "failed to allocate" in lower:
+    if is_out_of_memory(error):
         return MemoryError(text)
     unsupported = "NOT_IMPLEMENTED" in text or any(
         word in text for word in ("is not a registered function/op", "No Op registered")

@@ -12,15 +12,12 @@ from typing import Any
 from penstock.api.reasons import Reason
 
 from . import onnxmodel
-from .failure import Failure, shorten
+from .failure import Failure, is_out_of_memory, shorten
 from .finding import Asked, Finding, Progress, SourceTree
 from .seccomp import deny_execution
-from .supervise import Limits, apply_limits
+from .supervise import OUT_OF_MEMORY, Limits, apply_limits
 
 __all__ = ["inspect_source", "main"]
-
-_OUT_OF_MEMORY = 77
-_ALLOCATION_WORDS = ("bad allocation", "bad_alloc", "failed to allocate memory", "cannot allocate memory")
 
 
 def main() -> int:
@@ -43,11 +40,9 @@ def main() -> int:
         say(finding.to_answer())
     except Failure as failure:
         say({"error": {"reason": failure.reason, "message": failure.message}})
-    except MemoryError:
-        os._exit(_OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001 - whatever a library raises about a file becomes an answer
-        if any(word in str(error).lower() for word in _ALLOCATION_WORDS):
-            os._exit(_OUT_OF_MEMORY)
+        if is_out_of_memory(error):
+            os._exit(OUT_OF_MEMORY)
         message = shorten(f"the model cannot be inspected: {type(error).__name__}: {error}")
         say({"error": {"reason": Reason.INVALID_MODEL, "message": message}})
     return 0

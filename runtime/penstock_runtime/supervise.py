@@ -17,7 +17,7 @@ from penstock.api.reasons import Reason
 
 from .failure import Failure
 
-__all__ = ["Limits", "Supervised", "apply_limits", "memory_limit"]
+__all__ = ["OUT_OF_MEMORY", "Limits", "Supervised", "apply_limits", "memory_limit"]
 
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _UNLIMITED = 1 << 60
@@ -25,7 +25,7 @@ _RESERVE = 64 << 20
 """Left to the parent and to files in memory, so that the child meets its own limit before the container's."""
 _SMALLEST = 128 << 20
 _LARGEST_ANSWER = 1 << 20
-_OUT_OF_MEMORY = 77
+OUT_OF_MEMORY = 77
 """Exit code of a child that could not get memory and could still say so."""
 
 
@@ -142,7 +142,7 @@ class Supervised:
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         limit = self._limits.memory
         near = limit is not None and peak > limit * 0.8
-        if code in (-signal.SIGKILL, _OUT_OF_MEMORY) or near:
+        if code in (-signal.SIGKILL, OUT_OF_MEMORY) or near:
             room = f"its limit of {limit >> 20} MiB" if limit is not None else "what the node has"
             message = f"{self._stage} needs more memory than {room}; raise spec.prepare.resources.limits.memory"
             return Failure(Reason.PREPARATION_OUT_OF_MEMORY, message)

@@ -7,6 +7,7 @@ model is in the registry; everything after that counts: preparation, publishing,
 import argparse
 import http.client
 import json
+import os
 import sys
 import time
 import uuid
@@ -113,7 +114,7 @@ def run_all(cluster: Cluster, screen: Screen, uris: Mapping[str, str], body: byt
 def run_once(
     objects: CustomObjectsApi, sightings: Sightings, name: str, uri: str, body: bytes, label: int
 ) -> dict[str, Any]:
-    """Create, wait for the first correct answer, and say where the time went."""
+    """Create, wait for the first correct answer, and say where the time went and how busy the machine was."""
     manifest = {
         "apiVersion": "penstock.dev/v1alpha1",
         "kind": "ModelDeployment",
@@ -130,7 +131,7 @@ def run_once(
         stages[stage] = round(at - before, 3)
         before = at
     stages["predict"] = round(end - before, 3)
-    return {"name": name, "total_s": round(end - start, 3), "stages_s": stages}
+    return {"total_s": round(end - start, 3), "stages_s": stages, "load_average": round(os.getloadavg()[0], 2)}
 
 
 def first_prediction(address: str, name: str, body: bytes, label: int, deadline: float) -> float:

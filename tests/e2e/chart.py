@@ -90,6 +90,7 @@ class Chart:
         folder = Settings.from_environment().directory / "volumes" / name
         folder.mkdir(parents=True, exist_ok=True)
         os.chown(folder, _UID, _UID)
+        folder.chmod(0o2775)  # what fsGroup does where a driver supports it; a folder of the node is left as it is
         apply(self._cluster, host_volume(f"e2e-{name}", folder, SYSTEM, name))
 
     def _revision(self) -> str:

@@ -14,7 +14,13 @@ from typing import Any
 from penstock.api.preparation import REQUEST_VARIABLE
 from penstock.api.resource import KIND
 from penstock.controller.credentials import read_claims
-from penstock.core.names import MANAGED_BY, PREPARATION_LABEL, RENDERED_ANNOTATION
+from penstock.core.names import (
+    COMPONENT_LABEL,
+    MANAGED_BY,
+    PREPARATION_LABEL,
+    RENDERED_ANNOTATION,
+    REVISION_LABEL,
+)
 from penstock.kube.client import KubeClient
 from penstock.kube.objects import KINDS, Manifest
 
@@ -46,8 +52,8 @@ async def portray(client: KubeClient, namespace: str) -> dict[str, Any]:
         if item["kind"] != "Pod":
             named = _renamed(_essence(item), stand_ins)
             portrait[f"{item['kind']} {named['metadata']['name']}"] = named
-    pods = Counter(_renamed(_controller(item), stand_ins) for item in objects if item["kind"] == "Pod")
-    return portrait | {f"Pods of {owner}": count for owner, count in pods.items()}
+    pods = Counter(_renamed(_purpose(item), stand_ins) for item in objects if item["kind"] == "Pod")
+    return portrait | {f"Pods: {purpose}": count for purpose, count in pods.items()}
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
@@ -120,7 +126,6 @@ def _steady(value: Any) -> Any:
     return value
 
 
-def _controller(item: Manifest) -> str:
-    return next(
-        (f"{owner['kind']} {owner['name']}" for owner in item["metadata"].get("ownerReferences", ())), "nobody"
-    )
+def _purpose(pod: Manifest) -> str:
+    labels = pod["metadata"]["labels"]
+    return f"{labels[COMPONENT_LABEL]} {labels.get(REVISION_LABEL) or labels.get(PREPARATION_LABEL)}"

@@ -40,14 +40,14 @@ def registry_binary() -> Path:
 
 
 @contextmanager
-def running_registry(folder: Path) -> Iterator[str]:
-    """A registry without authentication on a loopback port; yields host:port."""
+def running_registry(folder: Path, jwks: str | None = None) -> Iterator[str]:
+    """A registry on a loopback port, as the chart's when it is given the public keys; yields host:port."""
     host = f"127.0.0.1:{free_port()}"
     config = folder / "registry.yml"
     config.write_text(
         "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
         f"storage: {{filesystem: {{rootdirectory: {folder / 'registry'}}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '{host}'}}\n"
+        f"http: {{addr: '{host}'}}\n" + (_token_authentication(folder, jwks, host) if jwks else "")
     )
     environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
     process = subprocess.Popen([registry_binary(), "serve", str(config)], env=environment, stderr=subprocess.DEVNULL)
@@ -57,6 +57,15 @@ def running_registry(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+def _token_authentication(folder: Path, jwks: str, host: str) -> str:
+    keys = folder / "jwks.json"
+    keys.write_text(jwks)
+    return (
+        f"auth: {{token: {{realm: 'http://{host}/token', service: penstock-registry, issuer: penstock,"
+        f" jwks: {keys}, signingalgorithms: [EdDSA]}}}}\n"
+    )
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -29,7 +29,9 @@ from penstock_runtime.web import Web
 from tests.integration.servers import WebServer, running_registry, web_server
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:datetime.datetime.utcnow:DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+    "ignore:datetime.datetime.utcnow:DeprecationWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
 )
 MODEL = b"\x08\x08model bytes"
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -143,7 +145,9 @@ class TestHttps:
         assert files_of(content) == {"digits v1.onnx": MODEL}
         assert content.digest == digest_of(MODEL)
 
-    def test_an_archive_keeps_the_digest_of_its_own_bytes(self, web: WebServer, context: Context, tmp_path: Path) -> None:
+    def test_an_archive_keeps_the_digest_of_its_own_bytes(
+        self, web: WebServer, context: Context, tmp_path: Path
+    ) -> None:
         data = tar_gz({"m/config.pbtxt": b"", "m/1/model.onnx": MODEL})
         web.serve("/repo.tar.gz", data)
         content = fetched(f"https://{web.host}/repo.tar.gz", context, tmp_path)
@@ -272,7 +276,9 @@ class TestHttps:
             assert other.authorizations("/blob") == [None]
 
     @pytest.mark.parametrize("target", ["http://169.254.169.254/latest/meta-data", "file:///etc/passwd", "ftp://x/y"])
-    def test_a_redirect_off_https_is_not_followed(self, web: WebServer, context: Context, tmp_path: Path, target: str) -> None:
+    def test_a_redirect_off_https_is_not_followed(
+        self, web: WebServer, context: Context, tmp_path: Path, target: str
+    ) -> None:
         web.redirect("/away", target)
         failure = refused(f"https://{web.host}/away", context, tmp_path)
         assert failure.reason is Reason.SOURCE_UNAVAILABLE
@@ -387,7 +393,9 @@ class TestRegistryThatMisbehaves:
         assert digest_of(MODEL) in failure.message
         assert digest_of(MODEL[:-1] + b"X") in failure.message
 
-    def test_a_manifest_with_other_bytes_than_its_digest(self, web: WebServer, context: Context, tmp_path: Path) -> None:
+    def test_a_manifest_with_other_bytes_than_its_digest(
+        self, web: WebServer, context: Context, tmp_path: Path
+    ) -> None:
         asked = digest_of(b"{}")
         web.serve(f"/v2/lying/manifests/{asked}", b'{"layers": []}')
         failure = refused(f"oci://{web.host}/lying@{asked}", context, tmp_path)
@@ -447,7 +455,9 @@ class TestRegistryThatMisbehaves:
 
     def test_logins_of_a_docker_config(self) -> None:
         entry = {"auth": base64.b64encode(b"me:p:w").decode()}
-        config = {".dockerconfigjson": json.dumps({"auths": {"reg.example": entry, "x": {"username": "u", "password": "p"}}})}
+        config = {
+            ".dockerconfigjson": json.dumps({"auths": {"reg.example": entry, "x": {"username": "u", "password": "p"}}})
+        }
         assert registry_auth(config, "reg.example") == RegistryAuth(username="me", password="p:w")
         assert registry_auth(config, "x") == RegistryAuth(username="u", password="p")
         for broken in (config, {".dockerconfigjson": "{}"}, {".dockerconfigjson": "["}):
@@ -480,7 +490,10 @@ class TestS3:
         assert (failure.reason, "5 bytes" in failure.message) == (Reason.TOO_LARGE, True)
 
     def test_signatures(self, context: Context, bucket: Any, tmp_path: Path) -> None:
-        for uri, key in (("s3://models/digits/7/model.onnx", "digits/7/model.onnx.sig"), ("s3://models/repo/", "repo.sig")):
+        for uri, key in (
+            ("s3://models/digits/7/model.onnx", "digits/7/model.onnx.sig"),
+            ("s3://models/repo/", "repo.sig"),
+        ):
             content = fetched(uri, context, tmp_path / key)
             with pytest.raises(Failure) as caught:
                 check_signed(uri, context, content)

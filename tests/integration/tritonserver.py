@@ -168,7 +168,7 @@ class TritonServer:
         """Everything it has written."""
         return self._log.read_text(errors="replace")
 
-    def load(self, model: str, timeout: float = 20) -> Answer:
+    def load(self, model: str, timeout: float = 120) -> Answer:
         """Load a model and say what came of it."""
         code, body = self._post(f"/v2/repository/models/{model}/load", b"{}", timeout)
         reason = "" if code == 200 else _error_text(body)
@@ -177,9 +177,9 @@ class TritonServer:
 
     def unload(self, model: str) -> None:
         """Unload a model; unknown ones are none of our business."""
-        self._post(f"/v2/repository/models/{model}/unload", b"{}", 20)
+        self._post(f"/v2/repository/models/{model}/unload", b"{}", 120)
 
-    def infer(self, model: str, request: dict[str, object], timeout: float = 20) -> tuple[int, dict[str, object]]:
+    def infer(self, model: str, request: dict[str, object], timeout: float = 60) -> tuple[int, dict[str, object]]:
         """One inference with JSON tensors: status and body."""
         code, body = self._post(f"/v2/models/{model}/infer", json.dumps(request).encode(), timeout)
         return code, json.loads(body or "{}")
@@ -190,7 +190,7 @@ class TritonServer:
         return lines[-1] if lines else ""
 
     def _wait_ready(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if not self.alive:
                 raise TritonUnavailable(f"tritonserver ended at once: {self.log()[-800:]}")
@@ -198,7 +198,7 @@ class TritonServer:
                 return
             time.sleep(0.05)
         self.stop()
-        raise TritonUnavailable(f"tritonserver was not ready within 30 s: {self.log()[-800:]}")
+        raise TritonUnavailable(f"tritonserver was not ready within 60 s: {self.log()[-800:]}")
 
     def _get(self, path: str) -> int:
         try:

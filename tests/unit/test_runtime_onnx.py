@@ -66,7 +66,9 @@ def test_the_only_file_needs_no_suffix(tmp_path: Path) -> None:
 
 
 def test_a_fixed_batch_is_no_batching_and_no_warning(tmp_path: Path) -> None:
-    fixed = inspected(tmp_path, model(inputs=[("x", TensorProto.FLOAT, [1, 4])], outputs=[("y", TensorProto.FLOAT, [1, 4])]))
+    fixed = inspected(
+        tmp_path, model(inputs=[("x", TensorProto.FLOAT, [1, 4])], outputs=[("y", TensorProto.FLOAT, [1, 4])])
+    )
     assert (fixed.batching, fixed.warnings, fixed.inputs[0].dims) == (False, (), (1, 4))
 
 
@@ -134,7 +136,9 @@ def test_free_inner_dimensions_get_a_size_that_runs(tmp_path: Path) -> None:
 
 def test_initializers_are_no_inputs(tmp_path: Path) -> None:
     weights = [numpy_helper.from_array(np.ones(4, np.float32), "w")]
-    made = model([helper.make_node("Mul", ["x", "w"], ["y"])], inputs=[X, ("w", TensorProto.FLOAT, [4])], weights=weights, ir=3)
+    made = model(
+        [helper.make_node("Mul", ["x", "w"], ["y"])], inputs=[X, ("w", TensorProto.FLOAT, [4])], weights=weights, ir=3
+    )
     assert [tensor.name for tensor in inspected(tmp_path, made).inputs] == ["x"]
 
 
@@ -181,7 +185,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "reason", "words"), BAD.values(), ids=BAD.keys())
-def test_refusals_name_the_tensor_and_what_to_do(tmp_path: Path, content: Any, reason: Reason, words: tuple[str]) -> None:
+def test_refusals_name_the_tensor_and_what_to_do(
+    tmp_path: Path, content: Any, reason: Reason, words: tuple[str]
+) -> None:
     failure = refused(tmp_path, content)
     assert failure.reason is reason, failure.message
     for word in words:

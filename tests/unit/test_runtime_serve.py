@@ -39,7 +39,7 @@ LOGS = {
     ),
     "load": (
         [
-            "E1121 11:21:24.225716 20300 backend_model.cc:692] \"ERROR: Failed to create instance: unexpected datatype\\n\\nAt:\\n  /opt/model.py(129): _compare\\n\"",
+            'E1121 11:21:24.225716 20300 backend_model.cc:692] "ERROR: Failed to create instance: unexpected datatype\\n\\nAt:\\n  /opt/model.py(129): _compare\\n"',
             "E1121 11:21:24.330445 20300 model_lifecycle.cc:642] \"failed to load 'm' version 1: Internal: TritonModelException: unexpected datatype TYPE_INT64\\n\\nAt:\\n  /opt/model.py(129): _compare\\n\"",
             "E1121 11:21:24.330445 20300 model_lifecycle.cc:642] \"failed to load 'm' version 1: Internal: TritonModelException: unexpected datatype TYPE_INT64\\n\\nAt:\\n  /opt/model.py(130): _compare\\n\"",
             "error: creating server: Invalid argument - load failed for model 'm'",
@@ -57,7 +57,10 @@ LOGS = {
         ['E1121 11:21:24.33 20300 main.cc:100] "Failed to start HTTP service: Unavailable - port in use"', AFTER],
         "Failed to start HTTP service: Unavailable - port in use",
     ),
-    "flag": (["tritonserver: unrecognized option '--nope'", "Usage: tritonserver [options]"], "unrecognized option '--nope'"),
+    "flag": (
+        ["tritonserver: unrecognized option '--nope'", "Usage: tritonserver [options]"],
+        "unrecognized option '--nope'",
+    ),
     "nothing else": ([AFTER], "creating server: Internal - failed to load all models"),
     "silence": ([], ""),
 }

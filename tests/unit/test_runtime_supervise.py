@@ -25,7 +25,9 @@ START = """
 MIB = 1 << 20
 
 
-def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, limits: Limits = Limits(None, 20)) -> dict[str, object]:
+def ask(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, limits: Limits = Limits(None, 20)
+) -> dict[str, object]:
     (folder / "child_under_test.py").write_text(textwrap.dedent(START) + textwrap.dedent(code))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, sys.path)]))
     return Supervised("child_under_test", limits).ask({"root": "/work/source"})
@@ -38,7 +40,12 @@ def test_the_last_line_is_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 DEATHS = {
     "hang": ("time.sleep(60)", Limits(None, 1.2), Reason.PREPARATION_TIMEOUT, "1.2 s"),
-    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", Limits(300 * MIB, 20), Reason.PREPARATION_OUT_OF_MEMORY, "300 MiB"),
+    "killed": (
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        Limits(300 * MIB, 20),
+        Reason.PREPARATION_OUT_OF_MEMORY,
+        "300 MiB",
+    ),
     "crash": ("os.kill(os.getpid(), signal.SIGSEGV)", Limits(None, 20), Reason.INVALID_MODEL, "SIGSEGV"),
     "exit": ("sys.exit(3)", Limits(None, 20), Reason.INVALID_MODEL, "code 3"),
     "nonsense": ("print('hello', flush=True)", Limits(None, 20), Reason.PREPARATION_FAILED, "nonsense"),

@@ -198,7 +198,7 @@ class OciSource:
 
 
 def _is_archive(media_type: str, title: str) -> bool:
-    """Whether a layer is a folder or an archive; oras calls plain titled files `...tar` too, and its folders gzipped."""
+    """Whether a layer is a folder or an archive; oras calls plain files `...tar` too, and its folders gzipped."""
     return media_type.endswith(_GZIPPED_TYPES) or is_archive_name(title) or (not title and media_type.endswith("tar"))
 
 
