@@ -39,14 +39,15 @@ class Artifacts:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.onnx"
             file.write_bytes(model.read_bytes())
-            answer = self._client.push(
-                f"{self._address}/{self._repository}:{tag}",
-                files=[f"{file}:application/vnd.onnx.model"],
-                disable_path_validation=True,
-                quiet=True,
-            )
-        digest: str = answer.headers["Docker-Content-Digest"]
+            digest: str = self._push(file, tag).headers["Docker-Content-Digest"]
         return digest
+
+    def _push(self, file: Path, tag: str) -> Any:
+        target, files = f"{self._address}/{self._repository}:{tag}", [f"{file}:application/vnd.onnx.model"]
+        try:
+            return self._client.push(target, files=files, disable_path_validation=True, quiet=True)
+        except (OSError, ValueError) as error:
+            raise DemoError(f"the registry has not taken {self._repository}:{tag}: {error}") from error
 
     def pull(self, digest: str) -> bytes:
         """The bytes of the one file of an artifact; every hash on the way is checked."""

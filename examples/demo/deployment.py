@@ -107,8 +107,15 @@ def requests_answered(cluster: Cluster, revision: str) -> int:
         if pod["status"].get("phase") != "Running":
             continue
         with cluster.reach(NAMESPACE, f"pod/{pod['metadata']['name']}", 8002) as address:
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(f"http://{address}/metrics", timeout=10) as answer:
-                text = answer.read().decode()
-        total += sum(float(value) for value in _COUNTER.findall(text))
+            total += sum(float(value) for value in _COUNTER.findall(_metrics(address)))
     return round(total)
+
+
+def _metrics(address: str) -> str:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{address}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+    except OSError as error:
+        raise DemoError(f"Triton's metrics at {address} cannot be read: {error}") from error
+    return text

@@ -14,6 +14,8 @@ __all__ = ["Model", "Row", "replace_under_load"]
 
 _ROUNDS = ("mlp", "linear", "mlp", "linear", "mlp")
 _EACH_WAY = 3_000
+_AFTER_READY = 3 * RATE
+"""Requests that the new revision answers alone before the next one comes."""
 _MARGIN = 30
 """Requests more than asked for: counts arrive a moment late."""
 
@@ -51,7 +53,7 @@ def replace_under_load(
         screen.now(f"{number} of {len(_ROUNDS)}: {to}")
         serving, ready, counted = _replace(cluster, screen, models[to], serving, f"replacement {number}")
         screen.now(f"{serving.revision} ({to}) serves after {ready:.1f} s")
-        load.wait_for(before["sent"] + _share(to))
+        load.wait_for(max(before["sent"] + _share(to), load.progress()["sent"] + _AFTER_READY))
         moved = requests_answered(cluster, serving.revision) - counted
         if moved <= 0:
             raise DemoError(

@@ -30,6 +30,7 @@ _REPOSITORY = "models/digits"
 def main() -> int:
     """Run it; anything off is one sentence and exit code 1."""
     screen, start = Screen(), time.monotonic()
+    (_FOLDER / "report.json").unlink(missing_ok=True)
     try:
         cluster = find_cluster(screen)
         report = _tell(cluster, screen)

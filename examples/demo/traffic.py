@@ -95,17 +95,16 @@ def _on_host(arguments: tuple[str, ...], requests: str, folder: Path) -> Iterato
     file = folder / "requests.json"
     file.write_text(requests)
     url, *options = arguments
-    process = subprocess.Popen(  # noqa: S603 - our own program
+    with subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, load.__file__, url, str(file), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        yield Traffic(process, lambda: process.send_signal(signal.SIGTERM))
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield Traffic(process, lambda: process.send_signal(signal.SIGTERM))
+        finally:
+            process.kill()
 
 
 @contextmanager

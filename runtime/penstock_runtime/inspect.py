@@ -8,7 +8,9 @@ import os
 import sys
 from collections.abc import Mapping
 
-from .failure import Failure
+from penstock.api.reasons import Reason
+
+from .failure import Failure, shorten
 from .meeting import FAILED, FETCHED, INSPECTED, SOURCE, Meeting, PartnerDiedError
 from .mounts import Places
 from .seccomp import deny_sockets
@@ -52,6 +54,9 @@ def _answer(child: Supervised, places: Places) -> dict[str, object]:
         return child.ask({"root": str(places.work / SOURCE), "request": os.environ[_REQUEST]})
     except Failure as failure:
         return {"error": {"reason": failure.reason, "message": failure.message}}
+    except Exception as error:  # noqa: BLE001 - the other container waits for an answer, whatever it is
+        message = shorten(f"the inspection failed: {type(error).__name__}: {error}")
+        return {"error": {"reason": Reason.PREPARATION_FAILED, "message": message}}
 
 
 if __name__ == "__main__":

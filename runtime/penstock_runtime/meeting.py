@@ -31,8 +31,7 @@ class Meeting:
         self.folder = folder
         self._partner = folder / f"{partner}.lock"
         self._sleep = sleep
-        self._lock = os.open(folder / f"{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = _held_lock(folder / f"{name}.lock")
 
     def write(self, marker: str, data: Any) -> None:
         """Leave a marker."""
@@ -72,3 +71,12 @@ class Meeting:
         finally:
             os.close(descriptor)
         return True
+
+
+def _held_lock(path: Path) -> int:
+    """A lock that is held from the moment it can be seen; given up by the kernel when the process ends."""
+    scratch = path.with_suffix(".part")
+    descriptor = os.open(scratch, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    scratch.rename(path)
+    return descriptor

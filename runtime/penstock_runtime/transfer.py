@@ -4,9 +4,11 @@ It downloads, checks size, digest and signature, hands over to `inspect`, publis
 never parses a model, and what `inspect` answers is only data to it: checked against the files it hashed itself.
 """
 
+import contextlib
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from penstock.api.preparation import REQUEST_VARIABLE, PreparationError, Prepara
 from penstock.api.reasons import Reason
 
 from .content import Budget, Content
-from .failure import Failure
+from .failure import Failure, shorten
 from .meeting import FAILED, FETCHED, INSPECTED, SOURCE, Meeting, PartnerDiedError
 from .mounts import Places, read_secret, termination_log
 from .publish import Layout, publish
@@ -36,17 +38,22 @@ def main() -> int:
     meeting = Meeting(places.work, "transfer", "inspect")
     try:
         report = PreparationReport(facts=transfer(os.environ, places, meeting))
-        text = report.encode()
     except Failure as failure:
-        meeting.write(FAILED, {"reason": failure.reason})
-        text = PreparationReport(error=PreparationError(reason=failure.reason, message=failure.message)).encode()
-        report = PreparationReport.decode(text)
-    except Exception:
-        meeting.write(FAILED, {"reason": Reason.PREPARATION_FAILED})
-        raise
+        report = _failed(failure.reason, failure.message)
+    except Exception as error:  # noqa: BLE001 - a defect of ours has to be reported too, and ends the other container
+        traceback.print_exc()
+        report = _failed(Reason.PREPARATION_FAILED, shorten(f"the transfer failed: {type(error).__name__}: {error}"))
+    text = report.encode()
+    if report.error:
+        with contextlib.suppress(OSError):
+            meeting.write(FAILED, {"reason": report.error.reason})
     termination_log(places, text)
     print(text, file=sys.stderr)
     return 0 if report.facts else 1
+
+
+def _failed(reason: Reason, message: str) -> PreparationReport:
+    return PreparationReport(error=PreparationError(reason=reason, message=message))
 
 
 def transfer(environment: Mapping[str, str], places: Places, meeting: Meeting, web: Web | None = None) -> ModelFacts:

@@ -15,6 +15,9 @@ from typing import Any
 
 import aiohttp
 import yaml
+from hack.cluster import pki
+from hack.cluster.controlplane import ControlPlane
+from hack.cluster.masters import AUDIT_POLICY
 
 from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
 from penstock.api.preparation import REQUEST_VARIABLE, PreparationError, PreparationReport, PreparationRequest
@@ -25,13 +28,37 @@ from penstock.kube.errors import ApiError
 
 from .apiserver import connected, eventually
 
-__all__ = ["BROKEN", "LOAD_ERROR", "MISSING", "V1", "V2", "install_crd", "pretending_kubelet"]
+__all__ = [
+    "BROKEN",
+    "LOAD_ERROR",
+    "MISSING",
+    "V1",
+    "V2",
+    "AuditedControlPlane",
+    "install_crd",
+    "pretending_kubelet",
+]
 
 V1, V2 = "oci://models.example/digits:v1", "oci://models.example/digits:v2"
 BROKEN, MISSING = "oci://models.example/digits:broken", "oci://models.example/digits:missing"
 LOAD_ERROR = "failed to load 'digits': Invalid argument: unexpected inference input 'X'"
 _CRD = Path(__file__).parents[2] / "crds" / "penstock.dev_modeldeployments.yaml"
 _TIME = "2026-01-01T00:00:00Z"
+
+
+class AuditedControlPlane(ControlPlane):
+    """With the audit log of the local cluster: one line for each request of a service account."""
+
+    @property
+    def audit(self) -> Path:
+        """Where the log is."""
+        return self._directory / "audit.jsonl"
+
+    def _apiserver(self, programs: Path, store: str, keys: pki.KeyPair) -> tuple[str, ...]:
+        policy = self._directory / "audit-policy.json"
+        policy.write_text(json.dumps(AUDIT_POLICY))
+        log = (f"--audit-policy-file={policy}", f"--audit-log-path={self.audit}")
+        return (*super()._apiserver(programs, store, keys), *log)
 
 
 async def install_crd(client: KubeClient) -> None:

@@ -82,16 +82,15 @@ def operator_environment(kubeconfig: Path, namespace: str, *, identity: str, **m
         "PENSTOCK_WATCH_NAMESPACES": namespace,
         "PENSTOCK_POD_UID": identity,
         "PENSTOCK_PORT": "0",
-        "PENSTOCK_PLAIN_HTTP": "registry.penstock-system:5000",
         **more,
     }
 
 
-def start_operator(environment: Mapping[str, str], log: Path) -> Operator:
+def start_operator(environment: Mapping[str, str], log: Path, module: str = "penstock.cli") -> Operator:
     """`penstock run` in a fresh interpreter; it dies with this process."""
     with log.open("ab") as output:
         child = subprocess.Popen(
-            (*_BOUND, "penstock.cli", "run"), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+            (*_BOUND, module, "run"), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
         )
     child.returncode = 0  # it is waited for by its handle
     return Operator(child.pid, log)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
 from hack.cluster.settings import CHECKOUT
 
 Handler = Callable[[http.server.BaseHTTPRequestHandler], None]

@@ -41,7 +41,8 @@ class Telling:
     operator: Operator | None = None
     name: str = "digits"
     starts: int = 0
-    died: asyncio.Event = field(default_factory=asyncio.Event)
+    faulted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the fault has happened."""
 
     # the operator
     async def start(self, identity: str = "pod-1") -> Operator:
@@ -57,7 +58,7 @@ class Telling:
         def answered(seen: int) -> bool:
             if seen == number and self.operator is not None:
                 self.operator.signal(signal.SIGKILL)
-                self.died.set()
+                self.faulted.set()
             return seen != number
 
         self.proxy.answered = answered
@@ -67,7 +68,7 @@ class Telling:
 
         def answered(seen: int) -> bool:
             if seen == number:
-                self.died.set()
+                self.faulted.set()
             return seen != number
 
         self.proxy.answered = answered
@@ -105,7 +106,8 @@ class Telling:
 
     async def nudge(self) -> None:
         """Change what nothing depends on: one more pass is made."""
-        await self._send("PATCH", f"/{self.name}", {"metadata": {"annotations": {"test/nudge": uuid4().hex}}})
+        if await self.client.find(KIND, self.namespace, self.name):
+            await self._send("PATCH", f"/{self.name}", {"metadata": {"annotations": {"test/nudge": uuid4().hex}}})
 
     async def delete(self) -> None:
         """As `kubectl delete` does."""
@@ -118,6 +120,13 @@ class Telling:
         assert answer.code < 300, answer.body
 
     # what is seen
+    def writes(self) -> list[str]:
+        """All writes so far, one line each."""
+        return [f"{number:3} {write}" for number, write in enumerate(self.proxy.written, 1)]
+
+    async def has_faulted(self) -> bool:
+        return self.faulted.is_set()
+
     async def status(self) -> dict[str, Any]:
         found = await self.client.find(KIND, self.namespace, self.name)
         return dict((found or {}).get("status", {}))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -222,7 +222,7 @@ class TestOnnx:
 
 
 class TestRepository:
-    TREE = {
+    TREE: ClassVar = {
         "m/config.pbtxt": b'backend: "onnxruntime" max_batch_size: 8',
         "m/1/model.onnx": GOOD,
     }

@@ -1,5 +1,6 @@
 """The Triton image's own parts, the wrapper and the onnxruntime backend, with the real server."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hack.cluster.settings import CHECKOUT
 from onnx import TensorProto, helper
 
-from hack.cluster.settings import CHECKOUT
 from tests.integration.servers import free_port
 from tests.integration.tritonserver import Installation, TritonUnavailable, install, lay_out_backends
 
@@ -129,10 +130,8 @@ def end(served: Served) -> int:
     try:
         return served.process.wait(30)
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(served.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 @pytest.fixture(scope="module")

@@ -364,7 +364,9 @@ def _cosign(host: str, web: Web, repository: str, digest: str, named: str) -> No
     for data in (payload, b"{}"):
         registry.upload(repository, digest_of(data), len(data), lambda data=data: [data])
     layer = {
-        "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "digest": digest_of(payload), "size": len(payload),
+        "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
+        "digest": digest_of(payload),
+        "size": len(payload),
         "annotations": {"dev.cosignproject.cosign/signature": base64.b64encode(sign(payload)).decode()},
     }  # fmt: skip
     kind = "application/vnd.oci.image.manifest.v1+json"

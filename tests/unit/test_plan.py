@@ -332,6 +332,7 @@ def shape(world: World) -> dict:
     for key, item in world.objects.items():
         if key.kind != "Job":
             found[key] = (item.get("spec"), item.get("data"), item["metadata"]["labels"])
+    found["history"] = [(entry["revision"], entry["outcome"]) for entry in world.status["history"]]
     return found
 
 

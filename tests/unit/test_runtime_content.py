@@ -69,8 +69,7 @@ def test_a_full_disk_is_too_large_and_not_a_crash(tmp_path: Path, monkeypatch: p
 def test_more_files_than_a_model_has(tmp_path: Path) -> None:
     budget = Budget(100, most_files=2)
     with pytest.raises(Failure) as caught:
-        for index in range(3):
-            store([b"x"], tmp_path, str(index), budget)
+        [store([b"x"], tmp_path, str(index), budget) for index in range(3)]
     assert caught.value.reason is Reason.TOO_LARGE
 
 
@@ -118,7 +117,7 @@ def test_open_regular_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> N
     (tmp_path / "link").symlink_to(tmp_path / "secret")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe", "."):
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match=name):
             open_regular(tmp_path / name)
 
 

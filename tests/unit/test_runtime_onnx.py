@@ -16,6 +16,7 @@ from penstock_runtime.opener import inspect_source
 from penstock_runtime.runtimes import CEILINGS, TARGET
 
 Shape = list[int | str | None] | None
+ANYTHING = Asked()
 X, Y = ("x", TensorProto.FLOAT, ["N", 4]), ("y", TensorProto.FLOAT, ["N", 4])
 
 
@@ -38,14 +39,14 @@ def model(nodes=None, inputs=(X,), outputs=(Y,), weights=(), opset: int = 17, ml
     return made
 
 
-def inspected(folder: Path, content: Any = None, asked: Asked = Asked(), name: str = "digits.onnx") -> Finding:
+def inspected(folder: Path, content: Any = None, asked: Asked = ANYTHING, name: str = "digits.onnx") -> Finding:
     if content is not None:
         data = content if isinstance(content, bytes) else content.SerializeToString()
         (folder / name).write_bytes(data)
     return inspect_source(folder, asked, lambda _: None)
 
 
-def refused(folder: Path, content: Any = None, asked: Asked = Asked(), name: str = "digits.onnx") -> Failure:
+def refused(folder: Path, content: Any = None, asked: Asked = ANYTHING, name: str = "digits.onnx") -> Failure:
     with pytest.raises(Failure) as caught:
         inspected(folder, content, asked, name)
     return caught.value

@@ -17,8 +17,8 @@ ONNX = f'backend: "onnxruntime" max_batch_size: 8 {TENSORS}'
 PYTHON = f'backend: "python" {TENSORS}'
 ENSEMBLE = (
     'platform: "ensemble" input { name: "x" data_type: TYPE_FP32 dims: [4] } '
-    'output { name: "y" data_type: TYPE_FP32 dims: [4] } ensemble_scheduling { step { model_name: "m" model_version: -1 '
-    'input_map { key: "x" value: "x" } output_map { key: "y" value: "y" } } }'
+    'output { name: "y" data_type: TYPE_FP32 dims: [4] } ensemble_scheduling { step { model_name: "m" '
+    'model_version: -1 input_map { key: "x" value: "x" } output_map { key: "y" value: "y" } } }'
 )
 
 

@@ -20,41 +20,49 @@ sys.dont_write_bytecode, _before = True, sys.dont_write_bytecode
 _loader.exec_module(serve)
 sys.dont_write_bytecode = _before
 
+
+def error(place: str, text: str) -> str:
+    return f'E1121 11:21:24.330445 20300 {place}] "{text}"'
+
+
+def load_failure(model: str, reason: str) -> str:
+    return error("model_lifecycle.cc:642", f"failed to load '{model}' version 1: {reason}")
+
+
 NOISE = [
-    'E1121 11:21:22.732882 20285 server.cc:241] "CudaDriverHelper has not been initialized."',
+    error("server.cc:241", "CudaDriverHelper has not been initialized."),
     'W1121 11:21:22.732434 20285 pinned_memory_manager.cc:273] "Unable to allocate pinned system memory"',
     "+-------+---------+--------+",
     'I1121 11:21:22.736 20285 server.cc:604] "failed to load is only a word here"',
 ]
 AFTER = "error: creating server: Internal - failed to load all models"
+POLL = "Poll failed for model directory 'm': failed to read text proto from /models/m/config.pbtxt"
+PARSE = "Error parsing text-format inference.ModelConfig: 1:7: Expected string, got:"
+TYPE = "Internal: TritonModelException: unexpected datatype TYPE_INT64"
 LOGS = {
     "syntax": (
         [
-            "[libprotobuf ERROR /tmp/x/text_format.cc:337] Error parsing text-format inference.ModelConfig: 1:7: Expected string, got: ",
-            "E1121 11:21:22.736077 20285 model_repository_manager.cc:1460] \"Poll failed for model directory 'm': failed to read text proto from /models/m/config.pbtxt\"",
+            f"[libprotobuf ERROR /tmp/x/text_format.cc:337] {PARSE} ",
+            error("model_repository_manager.cc:1460", POLL),
             AFTER,
         ],
-        "Poll failed for model directory 'm': failed to read text proto from /models/m/config.pbtxt: "
-        "Error parsing text-format inference.ModelConfig: 1:7: Expected string, got:",
+        f"{POLL}: {PARSE}",
     ),
     "load": (
         [
-            'E1121 11:21:24.225716 20300 backend_model.cc:692] "ERROR: Failed to create instance: unexpected datatype\\n\\nAt:\\n  /opt/model.py(129): _compare\\n"',
-            "E1121 11:21:24.330445 20300 model_lifecycle.cc:642] \"failed to load 'm' version 1: Internal: TritonModelException: unexpected datatype TYPE_INT64\\n\\nAt:\\n  /opt/model.py(129): _compare\\n\"",
-            "E1121 11:21:24.330445 20300 model_lifecycle.cc:642] \"failed to load 'm' version 1: Internal: TritonModelException: unexpected datatype TYPE_INT64\\n\\nAt:\\n  /opt/model.py(130): _compare\\n\"",
+            error("backend_model.cc:692", r"ERROR: Failed to create instance: x\n\nAt:\n  /opt/model.py(129): check\n"),
+            load_failure("m", TYPE + r"\n\nAt:\n  /opt/model.py(129): check\n"),
+            load_failure("m", TYPE + r"\n\nAt:\n  /opt/model.py(130): check\n"),
             "error: creating server: Invalid argument - load failed for model 'm'",
         ],
-        "failed to load 'm' version 1: Internal: TritonModelException: unexpected datatype TYPE_INT64",
+        f"failed to load 'm' version 1: {TYPE}",
     ),
     "two models": (
-        [
-            "E1121 11:21:24.33 20300 model_lifecycle.cc:642] \"failed to load 'a' version 1: Not found: x\"",
-            "E1121 11:21:24.33 20300 model_lifecycle.cc:642] \"failed to load 'b' version 1: Not found: y\"",
-        ],
+        [load_failure("a", "Not found: x"), load_failure("b", "Not found: y")],
         "failed to load 'a' version 1: Not found: x; failed to load 'b' version 1: Not found: y",
     ),
     "port": (
-        ['E1121 11:21:24.33 20300 main.cc:100] "Failed to start HTTP service: Unavailable - port in use"', AFTER],
+        [error("main.cc:100", "Failed to start HTTP service: Unavailable - port in use"), AFTER],
         "Failed to start HTTP service: Unavailable - port in use",
     ),
     "flag": (
@@ -98,7 +106,7 @@ def run(folder: Path, script: str, stop: bool = False) -> tuple[int, str, str]:
     return process.returncode, output, log.read_text() if log.exists() else ""
 
 
-LOAD = "E1121 11:21:24.33 20300 model_lifecycle.cc:642] \"failed to load 'm' version 1: Not found: x\""
+LOAD = load_failure("m", "Not found: x")
 STARTED = 'I1121 11:21:24.33 20300 http_server.cc:4692] "Started HTTPService at 0.0.0.0:8000"'
 
 

@@ -23,11 +23,10 @@ START = """
         print(json.dumps(data), flush=True)
 """
 MIB = 1 << 20
+PLENTY = Limits(None, 20)
 
 
-def ask(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, limits: Limits = Limits(None, 20)
-) -> dict[str, object]:
+def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, limits: Limits = PLENTY) -> dict[str, object]:
     (folder / "child_under_test.py").write_text(textwrap.dedent(START) + textwrap.dedent(code))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, sys.path)]))
     return Supervised("child_under_test", limits).ask({"root": "/work/source"})
@@ -108,7 +107,10 @@ class TestMeeting:
         assert len(turns) == 3
 
     def test_a_death_without_an_answer_is_noticed(self, tmp_path: Path) -> None:
-        code = "import sys; from pathlib import Path; from penstock_runtime.meeting import Meeting; Meeting(Path(sys.argv[1]), 'inspect', 'transfer')"
+        code = (
+            "import sys; from pathlib import Path; from penstock_runtime.meeting import Meeting; "
+            "Meeting(Path(sys.argv[1]), 'inspect', 'transfer')"
+        )
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
         with pytest.raises(PartnerDiedError, match="inspect"):
@@ -123,7 +125,7 @@ class TestMeeting:
         meeting = Meeting(tmp_path, "transfer", "inspect")
         (tmp_path / "token").write_text(json.dumps("secret"))
         (tmp_path / INSPECTED).symlink_to(tmp_path / "token")
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match=INSPECTED):
             meeting.read(INSPECTED)
         (tmp_path / INSPECTED).unlink()
         (tmp_path / INSPECTED).write_text(" " * (2 << 20))

@@ -57,8 +57,7 @@ def request_timeout(deployment: ModelDeployment) -> float:
 def stand(observed: Observed, target: Target, now: datetime) -> Standing:
     """Roles of the revisions after this pass."""
     status = observed.deployment.status
-    stable, since = _stable(observed)
-    history = status.history or ()
+    stable, since, history = _stable(observed, now)
     candidate = target.record if target.record and (stable is None or target.record.name != stable.name) else None
     if candidate and status.failed_revision and status.failed_revision.revision == candidate.name:
         candidate = None
@@ -94,13 +93,27 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
     )
 
 
-def _stable(observed: Observed) -> tuple[RevisionRecord | None, str | None]:
-    told, records = observed.deployment.status.stable, observed.records
-    if told and told.revision in records:
-        return records[told.revision], told.since
-    service = observed.get("Service", observed.deployment.metadata.name)
-    selected = service["spec"].get("selector", {}).get(REVISION_LABEL) if service else None
-    return records.get(selected or ""), None
+def _stable(observed: Observed, now: datetime) -> tuple[RevisionRecord | None, str | None, tuple[HistoryEntry, ...]]:
+    """The stable revision, since when, and a history that names it.
+
+    A process killed between moving the Service and writing status leaves a revision live that history knows nothing
+    of; without its entry the next update would take its pods away before they have drained.
+    """
+    status, records = observed.deployment.status, observed.records
+    history = status.history or ()
+    told = status.stable.revision if status.stable else None
+    since = status.stable.since if status.stable else None
+    if told not in records:
+        service = observed.get("Service", observed.deployment.metadata.name)
+        told = service["spec"].get("selector", {}).get(REVISION_LABEL) if service else None
+        since = timestamp(now)
+    stable = records.get(told or "")
+    if stable is None:
+        return None, None, history
+    if not any(entry.revision == stable.name and entry.outcome == "Promoted" for entry in history):
+        begun = since or timestamp(now)
+        history = _remember(history, stable.name, "Promoted", Reason.REVISION_PROMOTED, begun, now)
+    return stable, since, history
 
 
 def _candidate_since(observed: Observed, candidate: RevisionRecord | None, now: datetime) -> str:
