@@ -62,7 +62,6 @@ _ALL: tuple[Debian | Program | Dockerfile, ...] = (
     ),
     Dockerfile("operator", Path("Dockerfile")),
     Dockerfile("jobs", Path("runtime/images/jobs/Dockerfile")),
-    Dockerfile("router", Path("runtime/images/router/Dockerfile")),
     Dockerfile("triton", Path("runtime/images/triton/Dockerfile")),
 )
 

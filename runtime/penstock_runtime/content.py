@@ -98,7 +98,9 @@ class Budget:
 
     def _too_large(self, seen: str) -> Failure:
         limit = f"the limit for a model is {self._most_bytes} bytes"
-        return Failure(Reason.TOO_LARGE, f"{seen}, {limit}; use a smaller model or raise the operator's limit")
+        return Failure(
+            Reason.TOO_LARGE, f"{seen}, {limit}; use a smaller model or raise the chart's operator.maxModelSize"
+        )
 
 
 def store(chunks: Iterable[bytes], root: Path, path: str, budget: Budget) -> StoredFile:
@@ -125,7 +127,7 @@ def store(chunks: Iterable[bytes], root: Path, path: str, budget: Budget) -> Sto
 
 def _storing_failed(error: OSError, path: str, size: int) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        message = f"the work volume is full after {size} bytes of {path}; raise the operator's limit for models"
+        message = f"the work volume is full after {size} bytes of {path}; raise the chart's operator.maxModelSize"
         return Failure(Reason.TOO_LARGE, message)
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
         return Failure(Reason.INVALID_MODEL, f"the source holds {path!r} twice, or as a file and a folder")

@@ -63,8 +63,8 @@ class Store:
             }
         )
 
-    def collector(self) -> ArtifactCollector:
-        return ArtifactCollector(self.cache, _Key(self.key), f"http://{self.host}", lambda: self.now)
+    def collector(self, *watched: str) -> ArtifactCollector:
+        return ArtifactCollector(self.cache, _Key(self.key), f"http://{self.host}", lambda: self.now, watched)
 
 
 def _now() -> int:
@@ -148,3 +148,12 @@ async def test_a_restarted_operator_begins_the_hour_anew(store):
     store.now += 2 * HOUR
     await store.collector().collect()
     assert store.holds("gc3", digest)
+
+
+async def test_of_a_namespace_that_is_not_watched_nothing_is_taken(store):
+    digest = store.push("gc4", b"unseen")
+    collector = store.collector("gc5")
+    await collector.collect()
+    store.now += 2 * HOUR
+    await collector.collect()
+    assert store.holds("gc4", digest)

@@ -2,7 +2,8 @@
 
 An artifact is removed only after it was seen unnamed at every look for an hour: one that a preparation has just
 published is not named yet, and a restart of the operator begins the hour anew. Repositories below `models/` belong to
-people and are never touched. The registry frees the disk when it starts the next time.
+people and are never touched, and a registry that is not the chart's own is not looked at. The registry frees the disk
+when it starts the next time.
 """
 
 import logging
@@ -39,19 +40,32 @@ def named_artifacts(records: Iterable[Mapping[str, Any]]) -> frozenset[str]:
 class ArtifactCollector:
     """`collect()` once in a while; what it remembers between looks is when an artifact was first seen unnamed."""
 
-    def __init__(self, cache: Cache, credentials: RegistryCredentials, url: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        credentials: RegistryCredentials,
+        url: str,
+        clock: Callable[[], float],
+        namespaces: tuple[str, ...] = (),
+    ) -> None:
+        """`namespaces` are those watched, empty for all: of any other nothing is known, so nothing is unnamed."""
         self._cache, self._credentials, self._url, self._clock = cache, credentials, url, clock
+        self._namespaces = namespaces
         self._unnamed: dict[tuple[str, str], float] = {}
 
     async def collect(self) -> int:
         """One look over all namespaces' repositories; the number of artifacts removed. Raises aiohttp.ClientError."""
         timeout = aiohttp.ClientTimeout(total=60)
         async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
-            repositories = [name for name in await self._repositories(session) if _NAMESPACE.match(name)]
+            repositories = [name for name in await self._repositories(session) if self._is_ours(name)]
             removed = 0
             for repository in repositories:
                 removed += await self._collect(session, repository)
         return removed
+
+    def _is_ours(self, repository: str) -> bool:
+        watched = not self._namespaces or repository in self._namespaces
+        return watched and _NAMESPACE.match(repository) is not None
 
     async def _collect(self, session: aiohttp.ClientSession, repository: str) -> int:
         headers = await self._headers(Access(repository, ("pull", "delete")))

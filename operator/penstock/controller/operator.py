@@ -79,7 +79,9 @@ class Operator:
         )
         self._events = EventRecorder(self._client, instance=settings.identity, observer=self._telemetry.events)
         self._credentials = RegistryCredentials(self._client, settings.namespace, time.time)
-        self._collector = ArtifactCollector(self._cache, self._credentials, _url(settings), time.time)
+        self._collector = ArtifactCollector(
+            self._cache, self._credentials, _url(settings), time.time, settings.watch_namespaces
+        )
         self._reconciler = Reconciler(
             self._client,
             self._cache,
@@ -175,7 +177,7 @@ class Operator:
     async def _collect_garbage(self) -> None:
         """Never more than a nuisance: a registry that is away or has no catalogue is asked again next time."""
         await self._listed.wait()
-        while True:
+        while self._settings.collect_artifacts:
             await asyncio.sleep(PERIOD_SECONDS)
             try:
                 await self._collector.collect()

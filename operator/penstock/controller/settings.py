@@ -21,6 +21,8 @@ class OperatorSettings:
     watch_namespaces: tuple[str, ...]
     """Empty: all of them."""
     log_level: str
+    collect_artifacts: bool = False
+    """The artifact store is the chart's own, so that what no record names may be removed from it."""
     workers: int = 8
     port: int = 8080
 
@@ -42,6 +44,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> OperatorSetti
         identity=found["PENSTOCK_POD_UID"],
         watch_namespaces=_words(found.get("PENSTOCK_WATCH_NAMESPACES", "")),
         log_level=found.get("PENSTOCK_LOG_LEVEL", "INFO"),
+        collect_artifacts=found.get("PENSTOCK_COLLECT_ARTIFACTS", "") == "true",
         port=int(found.get("PENSTOCK_PORT", "8080")),
     )
 
