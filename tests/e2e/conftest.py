@@ -41,13 +41,13 @@ def cluster() -> Cluster:
 
 @pytest.fixture(scope="session")
 def chart(cluster: Cluster, session_start: datetime) -> Iterator[Chart]:
-    """The release with the images of this checkout; afterwards as before, unless E2E_KEEP is set."""
+    """The release with the images of this checkout; afterwards as before, unless E2E_RELEASE=keep."""
     chart = Chart(cluster, chart_images(cluster))
     apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": RESTRICTED}})
     chart.offer_volume()
     chart.install()
     yield chart
-    if not os.environ.get("E2E_KEEP"):
+    if os.environ.get("E2E_RELEASE") != "keep":
         chart.restore()
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -23,8 +24,6 @@ class Model:
 
     def answer(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """What onnxruntime says in this process."""
-        import onnxruntime
-
         session = onnxruntime.InferenceSession(self.data, providers=["CPUExecutionProvider"])
         (scores,) = session.run(["scores"], {"features": rows})
         return scores

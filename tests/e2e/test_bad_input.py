@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from .chart import FILES, LARGEST_MODEL
-from .cluster import apply, find
+from .cluster import apply, find, wait_gone
 from .deployments import Deployed, condition, restarts
 from .fileserver import offer_files
 from .models import Model, linear_model, newer_model, one_byte_changed, truncated_model
 from .store import SigningKey, Store
 
 GOOD, OTHER = linear_model(1), linear_model(2)
-BAD_SERVER = {"parameters": {"execution_mode": {"string_value": "1"}, "gpu_mem_limit": {"string_value": "much"}}}
 PULLED = "penstock-e2e.invalid/triton:none"
 
 
@@ -51,7 +50,9 @@ class Bad:
 SIGNED = {"signature": {"keySecretRef": {"name": "signing", "key": "cosign.pub"}}}
 MISSING_KEY = {"signature": {"keySecretRef": {"name": "nobody", "key": "cosign.pub"}}}
 S3 = {"credentialsSecretRef": {"name": "bucket"}}
-LITTLE = {"prepare": {"resources": {"requests": {"memory": "48Mi"}, "limits": {"memory": "48Mi"}}}}
+STRANGER = {"credentialsSecretRef": {"name": "stranger"}}
+REPOSITORY = {"format": "TritonRepository"}
+LITTLE = {"prepare": {"resources": {"requests": {"memory": "96Mi"}, "limits": {"memory": "96Mi"}}}}
 MUCH = {"server": {"resources": {"requests": {"cpu": "6"}, "limits": {"cpu": "6"}}}}
 
 BEFORE_SERVING = {
@@ -65,7 +66,7 @@ BEFORE_SERVING = {
     "no such tag": Bad("absent", "SourceNotFound", "models/e2e:absent"),
     "no such file": Bad("/absent.onnx", "SourceNotFound", "status 404"),
     "no such object": Bad("s3://bucket/absent", "SourceNotFound", "s3://bucket/absent", S3),
-    "a bucket that is not ours": Bad("s3://bucket/other.onnx", "SourceDenied", "refused", {}),
+    "a bucket that is not ours": Bad("s3://bucket/other.onnx", "SourceDenied", "refused", STRANGER),
     "no such host": Bad("https://nowhere.e2e-files.svc/x.onnx", "SourceUnavailable", "nowhere.e2e-files.svc"),
     "a download that breaks off": Bad("/short", "SourceTruncated", "bytes"),
     "half an ONNX file": Bad("truncated", "InvalidModel", "model.onnx"),
@@ -74,7 +75,7 @@ BEFORE_SERVING = {
     "Python without trust": Bad("python", "CodeNotTrusted", "trust: Code"),
     "2 GiB where less is allowed": Bad("/huge", "TooLarge", str(LARGEST_MODEL)),
     "2 GiB that nobody announced": Bad("/endless", "TooLarge", str(LARGEST_MODEL)),
-    "more memory than there is": Bad("other", "PreparationOutOfMemory", "prepare.resources.limits.memory", {}, LITTLE),
+    "more memory than there is": Bad("large", "PreparationOutOfMemory", "prepare.resources.limits.memory", {}, LITTLE),
     "a configuration that cannot be": Bad(
         "other", "InvalidConfig", "spec.server.config", {}, {"server": {"config": {"backend": "python"}}}
     ),
@@ -82,7 +83,7 @@ BEFORE_SERVING = {
 """Nothing of these ever reaches a serving pod."""
 
 WHILE_STARTING = {
-    "Triton cannot load it": Bad("other", "LoadFailed", "", {}, {"server": {"flags": {"backend-config": "wrong"}}}),
+    "Triton cannot load it": Bad("/unloadable.tar", "LoadFailed", "absent", REPOSITORY),
     "no such image": Bad("other", "ImageUnavailable", PULLED, {}, {"server": {"image": PULLED}}, stalled=False),
     "more than the quota": Bad("other", "QuotaExceeded", "exceeded quota", {}, MUCH, stalled=False),
 }
@@ -99,6 +100,7 @@ def world(cluster, namespace, store, files) -> World:
         "unsigned": linear_model(3),
         "truncated": truncated_model(),
         "newer": newer_model(),
+        "large": linear_model(8, padding=64 * 2**20),
     }.items():
         store.push(model, tag)
     store.push_files({"notes.txt": b"this is no model"}, "text")
@@ -108,13 +110,11 @@ def world(cluster, namespace, store, files) -> World:
     store.sign(store.push_files({"model.onnx": linear_model(5).data}, "stranger"), world.stranger)
     store.sign(store.push_files({"model.onnx": linear_model(6).data}, "moved"), world.key, named=signed)
     offer_files(cluster, FILES, _files(world.key))
+    bucket = {"AWS_SECRET_ACCESS_KEY": "e2e-secret", "AWS_ENDPOINT_URL_S3": f"http://{files}"}
     secrets = {
         "signing": {"cosign.pub": world.key.public_pem},
-        "bucket": {
-            "AWS_ACCESS_KEY_ID": "e2e-key",
-            "AWS_SECRET_ACCESS_KEY": "e2e-secret",
-            "AWS_ENDPOINT_URL_S3": f"http://{files}",
-        },
+        "bucket": {"AWS_ACCESS_KEY_ID": "e2e-key", **bucket},
+        "stranger": {"AWS_ACCESS_KEY_ID": "nobody", **bucket},
     }
     for name, data in secrets.items():
         metadata = {"name": name, "namespace": namespace}
@@ -131,6 +131,7 @@ def _files(key: SigningKey) -> dict[str, bytes]:
         "changed.onnx": one_byte_changed(model).data,
         "changed.onnx.sig": key.sign(model.data).encode(),
         "repository.tar": _tar({"linear/1/model.onnx": OTHER.data, "linear/config.pbtxt": CONFIG}),
+        "unloadable.tar": _tar({"steady/1/model.onnx": OTHER.data, "steady/config.pbtxt": UNLOADABLE}),
     }
 
 
@@ -140,6 +141,9 @@ max_batch_size: 0
 input { name: "features" data_type: TYPE_FP32 dims: -1 dims: 8 }
 output { name: "scores" data_type: TYPE_FP32 dims: -1 dims: 3 }
 """
+
+
+UNLOADABLE = CONFIG.replace(b"linear", b"steady").replace(b"scores", b"absent")
 
 
 def _tar(files: dict[str, bytes]) -> bytes:
@@ -233,7 +237,7 @@ def test_the_good_spec_again_and_all_is_as_it_was(steady, world):
     found = steady.wait_ready()
 
     assert steady.jobs() == jobs
-    assert {uid: count for uid, count in steady.serving_pods().items() if uid in pods}
+    assert steady.serving_pods().items() <= pods.items(), "the same pods, none restarted"
     assert found["status"].get("failedRevision") is None
     assert steady.answers_as(GOOD)
 
@@ -300,3 +304,22 @@ def test_a_ready_repository_is_served_as_it_is(deploy, world):
     linear.wait_ready()
 
     linear.wait_answers_as(OTHER)
+
+
+def test_a_first_revision_that_cannot_serve_leaves_no_pods_behind(cluster, namespace, deploy, world):
+    first = deploy("unloadable")
+    first.apply(world.web("unloadable.tar"), {"format": "TritonRepository", "servedName": "steady"})
+
+    found = first.wait_reason("LoadFailed", 90)
+
+    assert condition(found, "Stalled")["status"] == "True"
+    assert condition(found, "Available")["status"] == "False"
+    assert "stable" not in found["status"]
+    labels = "penstock.dev/deployment=unloadable"
+    wait_gone(
+        cluster, "deployments,poddisruptionbudgets,pods", namespace, f"{labels},app.kubernetes.io/component=server"
+    )
+
+    first.apply(world.oci("good"))
+    first.wait(lambda md: condition(md, "Ready").get("status") == "True", 90)
+    first.wait_answers_as(GOOD)

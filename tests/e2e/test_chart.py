@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+from hack.cluster.settings import Settings
 
 from .cluster import SYSTEM, find, items
 from .conftest import nothing_lost
@@ -81,8 +82,6 @@ def operators(cluster):
 
 def tag_images(images, tag):
     """The same images under another tag, as a new release would have them."""
-    from hack.cluster.settings import Settings
-
     socket = Settings.from_environment().containerd_socket
     for name in ("operator", "jobs", "triton"):
         target = f"{images[name].rpartition(':')[0]}:{tag}"

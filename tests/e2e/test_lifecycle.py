@@ -176,3 +176,23 @@ def test_one_that_is_deleted_while_it_is_prepared_leaves_nothing(deploy, first):
     while time.monotonic() < quiet_until:
         assert not digits.owned("jobs,deployments,services"), "made again after the deletion"
         time.sleep(0.5)
+
+
+def test_history_is_kept_and_not_for_ever(deploy, first):
+    """Without replicas a revision goes live at once: it has all the pods it asks for."""
+    digits = deploy("history")
+    names = []
+    for number in range(8):
+        digits.apply(first, replicas=0, pod={"env": [{"name": "ROUND", "value": str(number)}]})
+        names.append(digits.wait_ready()["status"]["stable"]["revision"])
+
+    def records():
+        return {item["metadata"]["name"] for item in digits.owned("controllerrevisions")}
+
+    assert len(set(names)) == 8
+    oldest = names[:2]
+    for name in oldest:
+        if name in records():
+            where = ("-n", digits.namespace, "--timeout=30s")
+            digits.cluster.call(digits.cluster.kubectl, "wait", "--for=delete", f"controllerrevision/{name}", *where)
+    assert records() == set(names[2:]), "the one that serves, and five before it"

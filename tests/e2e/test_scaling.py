@@ -71,3 +71,18 @@ def test_scales_with_the_load_keeps_its_size_in_a_replacement_and_shrinks_again(
         nothing_lost(traffic)
 
     wait_for(cluster, "deployment", namespace, after, lambda found: replicas(found) == (1, 1), 150)
+
+
+def test_without_an_autoscaler_again_the_spec_decides(cluster, namespace, deploy, store):
+    again = deploy("again")
+    uri = store.push(FIRST, "scaled")
+    again.apply(uri, autoscaling={"min": 2, "max": 2, "target": {"cpuPercent": 90}})
+    revision = again.wait(lambda md: (md["status"].get("stable") or {}).get("readyReplicas") == 2, 120)["status"][
+        "stable"
+    ]["revision"]
+
+    again.apply(uri, replicas=1)
+
+    wait_for(cluster, "deployment", namespace, revision, lambda found: replicas(found) == (1, 1))
+    again.wait_ready()
+    assert not find(cluster, "hpa", "again", "-n", namespace)

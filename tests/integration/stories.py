@@ -135,7 +135,7 @@ class Telling:
         try:
             async with asyncio.timeout(seconds):
                 while not await condition():  # noqa: ASYNC110 - the API server is asked
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(0.4)
         except TimeoutError:
             raise AssertionError(f"{self.namespace}: not within {seconds:.0f} s: {what}\n{await self._told()}") from None
 
@@ -143,13 +143,14 @@ class Telling:
         """Until the phase is this one for the present spec, `uri` serves, nothing drains, and nothing is written."""
 
         async def condition() -> bool:
+            if self.proxy.quiet_for < QUIET:
+                return False
             found = await self.client.get(KIND, self.namespace, self.name)
             status = found.get("status", {})
             return (
                 status.get("phase") == phase
                 and status.get("observedGeneration") == found["metadata"]["generation"]
                 and status.get("stable", {}).get("uri") == uri
-                and self.proxy.quiet_for > QUIET
                 and await self._count("Deployment") == int(uri is not None)
             )
 

@@ -14,7 +14,7 @@ from .portrait import differences
 from .stage import STORIES, Stage, says_nothing_more, undisturbed
 from .stories import Telling
 
-AT_ONCE = 6
+AT_ONCE = 10
 """Tellings side by side: most of the time each of them waits."""
 FAULTS: dict[str, Callable[[Telling, int], None]] = {"killed": Telling.kill_after, "deaf": Telling.lose_answer}
 

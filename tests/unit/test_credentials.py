@@ -101,8 +101,10 @@ async def test_a_token_is_made_anew_when_the_need_grows_or_its_end_is_near(
 
 async def test_another_operator_process_keeps_the_tokens_it_finds(credentials, store, clock):
     await credentials.ensure("vision", frozenset(), OWNERS)
+    another = RegistryCredentials(store, "penstock-system", lambda: clock["time"])
+    await another.load_key()
     store.calls.clear()
-    await RegistryCredentials(store, "penstock-system", lambda: clock["time"]).ensure("vision", frozenset(), OWNERS)
+    await another.ensure("vision", frozenset(), OWNERS)
     assert store.calls == ["get", "get"]
 
 

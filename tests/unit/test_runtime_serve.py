@@ -39,7 +39,16 @@ AFTER = "error: creating server: Internal - failed to load all models"
 POLL = "Poll failed for model directory 'm': failed to read text proto from /models/m/config.pbtxt"
 PARSE = "Error parsing text-format inference.ModelConfig: 1:7: Expected string, got:"
 TYPE = "Internal: TritonModelException: unexpected datatype TYPE_INT64"
+USAGE = ["Usage: tritonserver [options]", "  --help", "\tPrint usage", "Server:", "\tDefault is 0."]
 LOGS = {
+    "flag value": (
+        [*USAGE, "--backend-config option format is '<backend name>,<setting>=<value>'. Got wrong", "", ""],
+        "--backend-config option format is '<backend name>,<setting>=<value>'. Got wrong",
+    ),
+    "flag unknown": (
+        ["/opt/venv/lib/tritonserver: unrecognized option '--nope=1'", *USAGE],
+        "unrecognized option '--nope=1'",
+    ),
     "syntax": (
         [
             f"[libprotobuf ERROR /tmp/x/text_format.cc:337] {PARSE} ",

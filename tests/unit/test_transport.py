@@ -93,6 +93,14 @@ async def test_refused_fields_are_named() -> None:
     assert caught.value.causes == (FieldCause("spec.replicas", "must be positive"),)
 
 
+async def test_a_manifest_with_fields_its_kind_lacks_is_invalid_and_not_tried_again() -> None:
+    words = "failed to create typed patch object (ns/x; apps/v1, Kind=Deployment): .spec.affinity.x: field not declared"
+    connection = Scripted(status(500, words))
+    with pytest.raises(Invalid, match="field not declared"):
+        await client(connection).apply(THING, uid="u")
+    assert len(connection.sent) == 1
+
+
 async def test_another_uid_is_a_conflict_and_not_invalid() -> None:
     causes = [{"field": "metadata.uid", "message": "field is immutable"}]
     with pytest.raises(Conflict):

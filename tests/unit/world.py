@@ -104,14 +104,14 @@ class World:
             else:
                 self._burn(f"apply {key_of(write.manifest).kind} {key_of(write.manifest).name}")
                 self._apply(write)
-        for key in found.deletes:
-            if key in self.objects:
-                self._burn(f"delete {key.kind} {key.name}")
-                self._delete(key)
         status = wire(found.status)
         if status != self.deployment.get("status"):
             self._burn("status")
             self.deployment["status"] = status
+        for key in found.deletes:
+            if key in self.objects:
+                self._burn(f"delete {key.kind} {key.name}")
+                self._delete(key)
         self.events += [(event.reason, event.message) for event in found.events]
         return found
 
@@ -167,7 +167,7 @@ class World:
         ended = {"exitCode": 0 if report.facts else 1, "message": report.encode(), "finishedAt": self._time()}
         self.pods[f"{key.name}-pod"] = {
             "owner": key,
-            "metadata": {"labels": {"batch.kubernetes.io/job-name": key.name}},
+            "metadata": {"labels": {}, "ownerReferences": [{"uid": job["metadata"]["uid"]}]},
             "status": {"containerStatuses": [{"name": "transfer", "state": {"terminated": ended}}]},
         }
 
@@ -179,7 +179,9 @@ class World:
         return found
 
     def _run_deployment(self, key: ObjectKey, item: dict[str, Any]) -> None:
-        record = self.objects[ObjectKey("ControllerRevision", key.namespace, key.name)]
+        record = self.objects.get(ObjectKey("ControllerRevision", key.namespace, key.name))
+        if record is None:
+            return
         uri, replicas = record["data"]["model"]["uri"], item["spec"]["replicas"]
         message = self.broken.get(uri)
         ready = 0 if message or uri in self.slow else replicas

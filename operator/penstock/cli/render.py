@@ -45,7 +45,10 @@ def render(
     target = find_target(observed, Preparing(PreparationStatus(key=key), known))
     if target.record is None:
         raise click.ClickException(target.message)
-    standing = Standing(target.record, None, None, None, 0, (), None, None, promoted=False, history=(), wake=None)
+    name = target.record.name
+    standing = Standing(
+        target.record, None, None, None, 0, (), None, None, promoted=False, history=(), wake=None, serving=name
+    )
     objects = [record_manifest(deployment.metadata, target.record), *render_objects(observed, standing).manifests]
     serving = serving_of(target.record, deployment)
     if serving.config_text:

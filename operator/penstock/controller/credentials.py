@@ -98,12 +98,16 @@ def _encode(data: bytes) -> str:
 
 def read_claims(token: str) -> dict[str, Any]:
     """The claims of a token of our own, unverified: only what it says, to see whether it still fits."""
+    return _part(token, 1)
+
+
+def _part(token: str, index: int) -> dict[str, Any]:
     try:
-        body = token.split(".")[1]
-        claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        text = token.split(".")[index]
+        found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (IndexError, ValueError):
         return {}
-    return claims
+    return found
 
 
 def shared_repository(uri: str, registry: str) -> str | None:
@@ -175,9 +179,9 @@ class RegistryCredentials:
         if live and not MANAGED_BY.items() <= live["metadata"].get("labels", {}).items():
             message = "a Secret of this name exists that Penstock did not make; rename or remove it"
             raise AlreadyTaken(message, verb="create", kind="Secret", namespace=namespace, name=name, code=409)
-        if live and _fits(live, access, owners, self._clock()):
-            return
         key = await self.load_key()
+        if live and _fits(live, key, access, owners, self._clock()):
+            return
         token = key.token(f"{namespace}/{name}", access, int(self._clock()))
         manifest = _token_secret(name, namespace, token, owners)
         if live is None:
@@ -186,13 +190,16 @@ class RegistryCredentials:
             await self._client.apply(manifest, uid=live["metadata"]["uid"])
 
 
-def _fits(secret: Mapping[str, Any], access: list[Access], owners: frozenset[tuple[str, str]], now: float) -> bool:
+def _fits(
+    secret: Mapping[str, Any], key: SigningKey, access: list[Access], owners: frozenset[tuple[str, str]], now: float
+) -> bool:
     token = base64.b64decode(secret.get("data", {}).get("token", "")).decode(errors="replace")
     claims = read_claims(token)
     granted = {(item["name"], tuple(item["actions"])) for item in claims.get("access", ())}
     named = {(item["name"], item["uid"]) for item in secret["metadata"].get("ownerReferences", ())}
     return (
-        granted == {(item.repository, item.actions) for item in access}
+        _part(token, 0).get("kid") == key.id
+        and granted == {(item.repository, item.actions) for item in access}
         and claims.get("exp", 0) - now > RENEW_SECONDS
         and named >= owners
     )

@@ -6,6 +6,7 @@ next one.
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from penstock.api.reasons import Reason
 from penstock.api.resource import KIND, ModelDeployment
 from penstock.api.status import ModelDeploymentStatus
 from penstock.core.names import ObjectKey, key_of
+from penstock.core.objects import differs
 from penstock.core.observed import Observed
 from penstock.core.plan import HandOver, Plan, Write, plan
 from penstock.core.settings import Settings
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 _RETRY_OBSTACLE = 15.0
 _RENEW_CREDENTIALS = 6 * 3600.0
 _NEED_CREDENTIALS = ("Job", "Deployment")
+_IMMUTABLE = ("Job", "ControllerRevision")
 
 
 class Reconciler:
@@ -62,14 +65,15 @@ class Reconciler:
         except ValidationError as error:
             await self._refuse(raw, error)
             return None
-        decided = plan(self._observe(key, raw, deployment), self._clock())
+        observed, now = self._observe(key, raw, deployment), self._clock()
+        decided = plan(observed, now)
         blocked = await self._write(key, decided)
-        if blocked or blocked != self._obstacles.get(key, {}):
+        if blocked != observed.obstacles:
             self._obstacles[key] = blocked
-            decided = plan(self._observe(key, raw, deployment), self._clock())
+            decided = plan(replace(observed, obstacles=blocked), now)
+        await self._tell(raw, decided)
         if not blocked:
             await self._delete(decided)
-        await self._tell(raw, decided)
         return self._next(decided, blocked)
 
     def _observe(self, key: DeploymentKey, raw: Mapping[str, Any], deployment: ModelDeployment) -> Observed:
@@ -85,19 +89,18 @@ class Reconciler:
 
     async def _write(self, key: DeploymentKey, decided: Plan) -> dict[ObjectKey, tuple[Reason, str]]:
         """What stood in the way; the rest of the plan waits behind it, since its order is part of the decision."""
-        if decided.needs_credentials:
-            needed = any(isinstance(w, Write) and w.manifest["kind"] in _NEED_CREDENTIALS for w in decided.writes)
-            try:
+        try:
+            if decided.needs_credentials:
+                needed = any(isinstance(w, Write) and w.manifest["kind"] in _NEED_CREDENTIALS for w in decided.writes)
                 await self._ensure_credentials(key[0], needed=needed)
-            except AlreadyTaken as error:
-                return {ObjectKey(error.kind, error.namespace, error.name): (Reason.NAME_TAKEN, str(error))}
-        for write in decided.writes:
-            target = write.key if isinstance(write, HandOver) else key_of(write.manifest)
-            try:
+            for write in decided.writes:
                 self._cache.put(await self._send(write))
-            except (AlreadyTaken, Forbidden, Invalid) as error:
-                log.warning("refused: %s", error)
-                return {target: (_reason(error), f"{target}: {error.message}")}
+        except (AlreadyTaken, Forbidden, Invalid) as error:
+            if isinstance(error, Forbidden) and error.terminating:
+                raise
+            log.warning("refused: %s", error)
+            place = ObjectKey(error.kind, error.namespace, error.name)
+            return {place: (_reason(error), f"{place}: {error.message}")}
         return {}
 
     async def _send(self, write: Write | HandOver) -> Mapping[str, Any]:
@@ -107,9 +110,19 @@ class Reconciler:
                 raise Conflict("it is not in the cache yet; try again", kind=write.key.kind, name=write.key.name)
             return await self._client.hand_over_replicas(live, write.replicas)
         live = self._cache.get(key_of(write.manifest))
-        if live is None:
-            return await self._client.create(write.manifest)
+        if live is None or not _is_owned(live, _owner(write.manifest)["uid"]):
+            return await self._create(write.manifest, live)
         return await self._client.apply(write.manifest, uid=live["metadata"]["uid"])
+
+    async def _create(self, manifest: dict[str, Any], live: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Make it, whatever of that name the cache holds; one of ours that the watch has lost is put right as well."""
+        if live and _is_left_over(live, _owner(manifest)):
+            where = {"kind": manifest["kind"], "name": manifest["metadata"]["name"]}
+            raise Conflict("the one of an earlier ModelDeployment of this name is still there; try again", **where)
+        found = await self._client.create(manifest)
+        if manifest["kind"] in _IMMUTABLE or not differs(manifest, found):
+            return found
+        return await self._client.apply(manifest, uid=found["metadata"]["uid"])
 
     async def _ensure_credentials(self, namespace: str, *, needed: bool) -> None:
         siblings = [item for item in self._cache.of_kind(KIND, namespace) if _is_alive(item)]
@@ -162,6 +175,17 @@ class Reconciler:
 def _is_owned(manifest: Mapping[str, Any], uid: str) -> bool:
     owners = manifest["metadata"].get("ownerReferences") or ()
     return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
+
+
+def _owner(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = manifest["metadata"]["ownerReferences"][0]
+    return found
+
+
+def _is_left_over(live: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
+    """Whether it belongs to a deleted ModelDeployment of the same name: the garbage collector is on its way."""
+    owners = live["metadata"].get("ownerReferences") or ()
+    return any((o["kind"], o["name"]) == (owner["kind"], owner["name"]) and o["uid"] != owner["uid"] for o in owners)
 
 
 def _is_alive(manifest: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """One snapshot of the world: all that `plan()` may look at."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,8 +29,11 @@ class Observed:
 
     @cached_property
     def records(self) -> dict[str, RevisionRecord]:
-        """The readable revision records by name, oldest first."""
-        found = [RevisionRecord.from_manifest(dict(item)) for item in self.of_kind("ControllerRevision")]
+        """The readable revision records by name, oldest first; a newer release may have left one that is not."""
+        found = []
+        for item in self.of_kind("ControllerRevision"):
+            with suppress(KeyError, ValueError):
+                found.append(RevisionRecord.from_manifest(dict(item)))
         return {record.name: record for record in sorted(found, key=lambda record: record.number)}
 
     def of_kind(self, kind: str) -> Iterable[Mapping[str, Any]]:
@@ -44,7 +48,9 @@ class Observed:
         """Serving pods of one revision."""
         return tuple(pod for pod in self.pods if pod["metadata"].get("labels", {}).get(REVISION_LABEL) == revision)
 
-    def pods_of_job(self, job: str) -> tuple[Mapping[str, Any], ...]:
-        """Pods of one preparation Job."""
-        label = "batch.kubernetes.io/job-name"
-        return tuple(pod for pod in self.pods if pod["metadata"].get("labels", {}).get(label) == job)
+    def pods_of_job(self, job: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+        """Pods of one preparation Job; by its uid, as those of an earlier Job of the name may outlive it."""
+        uid = job["metadata"]["uid"]
+        return tuple(
+            pod for pod in self.pods if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or ())
+        )

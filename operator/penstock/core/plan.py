@@ -51,7 +51,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in order: `writes`, then `deletes`, then status, then events."""
+    """What to do, in order: `writes`, then status and events, then `deletes`.
+
+    Status is memory: a pass cut short before it has told of a failure would try the same revision again.
+    """
 
     status: ModelDeploymentStatus
     writes: tuple[Write | HandOver, ...] = ()

@@ -4,7 +4,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ContainerEnd", "ends", "finished_message", "is_ready", "restarts", "scheduling_problem", "waiting"]
+__all__ = [
+    "ContainerEnd",
+    "ends",
+    "finished_message",
+    "is_leaving",
+    "is_ready",
+    "restarts",
+    "scheduling_problem",
+    "waiting",
+]
 
 Pod = Mapping[str, Any]
 
@@ -23,6 +32,11 @@ class ContainerEnd:
 def is_ready(pod: Pod) -> bool:
     """Whether the pod's Ready condition is True."""
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", ()))
+
+
+def is_leaving(pod: Pod) -> bool:
+    """Whether the pod is being deleted or has ended for good, as an evicted one has; another takes its place."""
+    return bool(pod["metadata"].get("deletionTimestamp")) or pod.get("status", {}).get("phase") == "Failed"
 
 
 def _container_statuses(pod: Pod) -> Iterator[Mapping[str, Any]]:

@@ -52,7 +52,7 @@ def prepare(observed: Observed, now: datetime) -> Preparing:
     job = observed.get("Job", job_name(deployment.metadata.name, key))
     if job is None:
         return _without_job(observed, status, now)
-    return _with_job(status, job, preparation_outcome(job, observed.pods_of_job(job["metadata"]["name"])), now)
+    return _with_job(status, job, preparation_outcome(job, observed.pods_of_job(job)), now)
 
 
 def _known_facts(observed: Observed, status: PreparationStatus) -> ModelFacts | None:
@@ -148,7 +148,7 @@ def restore(observed: Observed, record: RevisionRecord, failure: Failure) -> Pre
         pinned = record.model.model_copy(update={"digest": record.facts.digest})
         again = preparation_job(owner, record.preparation, pinned, observed.deployment.spec.prepare, observed.settings)
         return Preparing(status, reason=Reason.ARTIFACT_MISSING, message=lost, create=again)
-    outcome = preparation_outcome(job, observed.pods_of_job(job["metadata"]["name"]))
+    outcome = preparation_outcome(job, observed.pods_of_job(job))
     if job["metadata"]["creationTimestamp"] < failure.time and (outcome.facts or outcome.failed):
         return Preparing(status, reason=Reason.ARTIFACT_MISSING, message=lost, delete=key_of(dict(job)))
     if outcome.failed:

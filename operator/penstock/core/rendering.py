@@ -65,30 +65,33 @@ def render(observed: Observed, standing: Standing) -> Rendering:
     manifests: list[dict[str, Any]] = []
     for record in filter(None, (standing.stable, standing.candidate)):
         manifests += revision_objects(owner, record, spec.replicas if fixed else None)
-    stable = standing.stable.name if standing.stable else None
-    manifests.append(client_service(owner.metadata, stable))
-    if standing.stable or standing.candidate:
-        manifests.append(disruption_budget(owner.metadata))
-    if spec.autoscaling and stable:
-        manifests.append(horizontal_autoscaler(owner.metadata, stable, spec.autoscaling))
+    manifests.append(client_service(owner.metadata, standing.serving))
+    if standing.serving:
+        manifests.append(disruption_budget(owner.metadata, standing.serving))
+    if spec.autoscaling and standing.serving:
+        manifests.append(horizontal_autoscaler(owner.metadata, standing.serving, spec.autoscaling))
     return Rendering(
         manifests=tuple(manifests),
         removals=_removals(observed, standing, {key_of(manifest) for manifest in manifests}),
-        serving=bool(standing.stable or standing.candidate),
+        serving=bool(standing.serving or standing.candidate),
         hand_overs={} if fixed else _hand_overs(observed, standing),
     )
 
 
 def _hand_overs(observed: Observed, standing: Standing) -> dict[ObjectKey, int]:
-    """A Deployment not yet scaled by an autoscaler keeps its size; a candidate starts at the size of stable."""
+    """A Deployment not yet scaled by an autoscaler keeps its size, unless that is 0, from where none starts.
+
+    A candidate starts at the size of stable.
+    """
     namespace, name = observed.deployment.metadata.namespace, observed.deployment.metadata.name
     scaler = observed.get("HorizontalPodAutoscaler", name)
     scaled = scaler["spec"]["scaleTargetRef"]["name"] if scaler else None
     found = {}
-    if standing.stable and standing.stable.name != scaled and not standing.promoted:
+    if standing.stable and standing.stable.name != scaled:
         live = observed.get("Deployment", standing.stable.name)
         if live:
-            found[ObjectKey("Deployment", namespace, standing.stable.name)] = int(live["spec"].get("replicas", 1))
+            size = int(live["spec"].get("replicas", 1)) or standing.candidate_replicas
+            found[ObjectKey("Deployment", namespace, standing.stable.name)] = size
     if standing.candidate:
         live = observed.get("Deployment", standing.candidate.name)
         if live is None or live["spec"].get("replicas", 1) < standing.candidate_replicas:
@@ -97,11 +100,11 @@ def _hand_overs(observed: Observed, standing: Standing) -> dict[ObjectKey, int]:
 
 
 def _removals(observed: Observed, standing: Standing, wanted: set[ObjectKey]) -> tuple[ObjectKey, ...]:
-    draining = {record.name for record in standing.draining}
+    kept = {standing.serving, *(record.name for record in standing.draining)}
     gone = [
         key
         for key in sorted(observed.objects)
-        if key.kind in (*_PER_REVISION, *_PER_DEPLOYMENT) and key not in wanted and key.name not in draining
+        if key.kind in (*_PER_REVISION, *_PER_DEPLOYMENT) and key not in wanted and key.name not in kept
     ]
     return (*gone, *_forgotten_records(observed, standing))
 

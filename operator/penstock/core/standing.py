@@ -47,6 +47,8 @@ class Standing:
     promoted: bool
     history: tuple[HistoryEntry, ...]
     wake: datetime | None
+    serving: str | None
+    """The revision that has the traffic: stable's name, also while stable's record cannot be read."""
 
 
 def request_timeout(deployment: ModelDeployment) -> float:
@@ -62,7 +64,8 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
     if candidate and status.failed_revision and status.failed_revision.revision == candidate.name:
         candidate = None
     candidate_since = _candidate_since(observed, candidate, now)
-    replicas = candidate_replicas(observed, stable)
+    serving = stable.name if stable else _unrecorded(observed)
+    replicas = candidate_replicas(observed, serving)
     failure, failed, promoted = None, None, False
     if candidate:
         live = observed.get("Deployment", candidate.name)
@@ -74,6 +77,7 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
         elif live and is_up(live, replicas):
             history = _remember(history, candidate.name, "Promoted", Reason.REVISION_PROMOTED, candidate_since, now)
             stable, since, candidate, promoted, failure = candidate, timestamp(now), None, True, None
+            serving = stable.name
     if candidate is None and failed is None and stable:
         live = observed.get("Deployment", stable.name)
         failure = serving_failure(live, observed.pods_of(stable.name)) if live else None
@@ -90,6 +94,7 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
         promoted=promoted,
         history=history,
         wake=wake,
+        serving=serving,
     )
 
 
@@ -104,8 +109,7 @@ def _stable(observed: Observed, now: datetime) -> tuple[RevisionRecord | None, s
     told = status.stable.revision if status.stable else None
     since = status.stable.since if status.stable else None
     if told not in records:
-        service = observed.get("Service", observed.deployment.metadata.name)
-        told = service["spec"].get("selector", {}).get(REVISION_LABEL) if service else None
+        told = _selected(observed)
         since = timestamp(now)
     stable = records.get(told or "")
     if stable is None:
@@ -116,6 +120,18 @@ def _stable(observed: Observed, now: datetime) -> tuple[RevisionRecord | None, s
     return stable, since, history
 
 
+def _selected(observed: Observed) -> str | None:
+    service = observed.get("Service", observed.deployment.metadata.name)
+    return service["spec"].get("selector", {}).get(REVISION_LABEL) if service else None
+
+
+def _unrecorded(observed: Observed) -> str | None:
+    """A revision that serves though its record was deleted or cannot be read: it stays until another has gone live."""
+    status = observed.deployment.status
+    name = status.stable.revision if status.stable else _selected(observed)
+    return name if name and observed.get("Deployment", name) else None
+
+
 def _candidate_since(observed: Observed, candidate: RevisionRecord | None, now: datetime) -> str:
     told = observed.deployment.status.candidate
     if candidate and told and told.revision == candidate.name and told.since:
@@ -123,12 +139,12 @@ def _candidate_since(observed: Observed, candidate: RevisionRecord | None, now: 
     return timestamp(now)
 
 
-def candidate_replicas(observed: Observed, stable: RevisionRecord | None) -> int:
+def candidate_replicas(observed: Observed, serving: str | None) -> int:
     """As many as the spec says, or under an autoscaler as many as stable runs now: the candidate takes all its load."""
     spec = observed.deployment.spec
     if spec.autoscaling is None:
         return spec.replicas
-    live = observed.get("Deployment", stable.name) if stable else None
+    live = observed.get("Deployment", serving) if serving else None
     wanted = live["spec"].get("replicas", spec.replicas) if live else spec.replicas
     return int(min(max(wanted, spec.autoscaling.min), spec.autoscaling.max))
 

@@ -33,7 +33,7 @@ def describe(
     deployment = observed.deployment
     metadata, before = deployment.metadata, deployment.status
     failed = _failed_revision(before, target, standing, now)
-    stable = _revision(observed, standing.stable, standing.stable_since)
+    stable = _revision(observed, standing.stable, standing.stable_since) or _unrecorded(observed, standing)
     candidate = _revision(observed, standing.candidate, standing.candidate_since)
     verdict = _verdict(observed, restoring, target, standing, failed, stable)
     available = _availability(stable)
@@ -81,16 +81,24 @@ def describe_invalid(
 def _revision(observed: Observed, record: RevisionRecord | None, since: str | None) -> RevisionStatus | None:
     if record is None:
         return None
-    live = observed.get("Deployment", record.name) or {}
-    status = live.get("status", {})
-    return RevisionStatus(
-        revision=record.name,
-        uri=record.model.uri,
-        digest=record.facts.digest,
-        replicas=live.get("spec", {}).get("replicas", 0),
-        ready_replicas=status.get("readyReplicas", 0),
-        since=since,
-    )
+    told = RevisionStatus(revision=record.name, uri=record.model.uri, digest=record.facts.digest, since=since)
+    return _counted(observed, told)
+
+
+def _unrecorded(observed: Observed, standing: Standing) -> RevisionStatus | None:
+    """A revision that serves without a readable record: what was known of it before."""
+    if standing.serving is None:
+        return None
+    return _counted(observed, observed.deployment.status.stable or RevisionStatus(revision=standing.serving))
+
+
+def _counted(observed: Observed, told: RevisionStatus) -> RevisionStatus:
+    live = observed.get("Deployment", told.revision) or {}
+    counts = {
+        "replicas": live.get("spec", {}).get("replicas", 0),
+        "ready_replicas": live.get("status", {}).get("readyReplicas", 0),
+    }
+    return told.model_copy(update=counts)
 
 
 def _outdated(observed: Observed, standing: Standing) -> str | None:
@@ -164,7 +172,7 @@ def _verdict(
         count = ready.ready_replicas if ready else 0
         sentence = f"{standing.candidate.name}: {count} of {standing.candidate_replicas} replicas ready"
         return Verdict("Working", Reason.ROLLOUT_IN_PROGRESS, sentence)
-    if stable and stable.ready_replicas == 0 and observed.deployment.spec.replicas > 0 and not standing.promoted:
+    if stable and stable.ready_replicas == 0 and standing.candidate_replicas > 0 and not standing.promoted:
         return Verdict("Working", Reason.NOT_SERVING, _availability(stable)[1])
     return Verdict("Done", Reason.READY, _availability(stable)[1])
 

@@ -125,7 +125,7 @@ class Transport:
                     refused = True
                     await self._connection.rebuild(generation)
                     continue
-                if answer.code != 429 and answer.code < 500:
+                if _is_final(answer):
                     raise _error_of(target, answer)
                 problem = _message(answer)
                 retry_after = answer.headers.get("retry-after")
@@ -163,9 +163,18 @@ class Transport:
             raise _error(Fenced, target, "not sent: the lease is not held, another replica may be leading")
 
 
+def _is_final(answer: Response) -> bool:
+    return (answer.code != 429 and answer.code < 500) or _is_untypable(answer)
+
+
+def _is_untypable(answer: Response) -> bool:
+    """Server-side apply answers 500 to a manifest whose fields its kind does not have; no retry changes that."""
+    return answer.code == 500 and _message(answer).startswith("failed to create typed patch object")
+
+
 def _error_of(target: Target, answer: Response) -> ApiError:
     """The typed error of a final answer that is no success."""
-    kind = _ERRORS.get(answer.code, ApiError)
+    kind = Invalid if _is_untypable(answer) else _ERRORS.get(answer.code, ApiError)
     causes = _causes(answer)
     if kind is Invalid and any(cause.field == "metadata.uid" for cause in causes):
         kind = Conflict

@@ -54,6 +54,9 @@ def _report(pod: Mapping[str, Any]) -> Outcome | None:
 
 
 def _killed(pod: Mapping[str, Any]) -> Outcome | None:
+    """How the pod ended by itself; of one that is deleted the Job says why."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return None
     for end in ends(pod):
         if end.reason == "OOMKilled":
             sentence = (

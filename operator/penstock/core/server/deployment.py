@@ -89,9 +89,9 @@ def _pod(serving: Serving) -> dict[str, Any]:
         pod["serviceAccountName"] = asked["serviceAccountName"]
     if record.runtime_class:
         pod["runtimeClassName"] = record.runtime_class
-    pulls = [*({"name": name} for name in record.image_pull_secrets), *asked.get("imagePullSecrets", ())]
+    pulls = dict.fromkeys([*record.image_pull_secrets, *(item["name"] for item in asked.get("imagePullSecrets", ()))])
     if pulls:
-        pod["imagePullSecrets"] = pulls
+        pod["imagePullSecrets"] = [{"name": name} for name in pulls]
     return pod
 
 

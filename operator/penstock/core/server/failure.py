@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.api.reasons import Reason
-from penstock.core.pods import ContainerEnd, ends, restarts, scheduling_problem, waiting
+from penstock.core.pods import ContainerEnd, ends, is_leaving, is_ready, restarts, scheduling_problem, waiting
 
 __all__ = ["Failure", "serving_failure"]
 
@@ -31,15 +31,18 @@ class Failure:
 
 
 def serving_failure(deployment: Mapping[str, Any], pods: tuple[Mapping[str, Any], ...]) -> Failure | None:
-    """The first thing in the way of a revision's pods, the final ones before those that may pass."""
+    """The first thing in the way of a revision's pods: what is final, then what can be mended, then what may pass."""
     found = [failure for pod in pods if (failure := _pod_failure(pod))]
     refused = _refusal(deployment)
     if refused:
         found.append(refused)
-    return min(found, key=lambda failure: not failure.final, default=None)
+    return min(found, key=lambda failure: (not failure.final, not failure.artifact_missing), default=None)
 
 
 def _pod_failure(pod: Mapping[str, Any]) -> Failure | None:
+    """A pod that is ready has overcome whatever ended its containers before."""
+    if is_ready(pod) or is_leaving(pod):
+        return None
     for end in ends(pod):
         failure = _fetch_failure(end) if end.container == "fetch" else _server_failure(end, restarts(pod, "server"))
         if failure:

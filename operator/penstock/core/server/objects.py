@@ -65,12 +65,20 @@ def config_map(owner: Metadata, serving: Serving) -> dict[str, Any] | None:
     }
 
 
-def disruption_budget(owner: Metadata) -> dict[str, Any]:
-    """One pod at a time may be drained; `maxUnavailable`, because with `minAvailable` one replica could never move."""
-    selector = {DEPLOYMENT_LABEL: owner.name, "app.kubernetes.io/component": "server"}
+def disruption_budget(owner: Metadata, revision: str) -> dict[str, Any]:
+    """One serving pod at a time may be drained; `maxUnavailable`, because with `minAvailable` one could never move.
+
+    It counts the pods of the revision that serves: a candidate that is not ready, or a pod that never will be, must
+    not keep a node from being drained.
+    """
+    selector = {DEPLOYMENT_LABEL: owner.name, REVISION_LABEL: revision}
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": object_metadata(owner, owner.name, "server"),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": selector},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
     }

@@ -1,0 +1,77 @@
+"""All tests, as `make test` and CI run them: lint, then unit, integration and end-to-end in one pytest.
+
+The local cluster is started when none runs, and removed at the end only then. CLUSTER=existing takes a kubeconfig's
+cluster instead, with images from REGISTRY=. Arguments are passed on to pytest, whose closing line is the last one on
+standard output; the exit code is not 0 when anything failed.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from hack.cluster import record  # noqa: E402 - needs the path set above
+from hack.cluster.progress import say, step  # noqa: E402
+from hack.cluster.settings import CHECKOUT, Settings  # noqa: E402
+
+TESTS = ("tests/unit", "tests/cluster", "tests/integration", "tests/e2e")
+SLOWEST = 15
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run everything; return the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    began = time.monotonic()
+    try:
+        with step("lint"):
+            _run("make", "--no-print-directory", "lint")
+        with _cluster():
+            code = subprocess.run(_pytest(arguments), cwd=CHECKOUT, check=False).returncode
+    except subprocess.CalledProcessError as failed:
+        say(f"`{' '.join(failed.cmd)}` failed; what it printed above says why. No test was run.")
+        return failed.returncode
+    except KeyboardInterrupt:
+        return 130
+    say(f"All of it took {time.monotonic() - began:.0f} s.")
+    return code
+
+
+def _pytest(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "pytest", f"--durations={SLOWEST}", "--durations-min=5", *TESTS, *arguments]
+
+
+@contextmanager
+def _cluster() -> Iterator[None]:
+    """A cluster with this checkout's images; what was started for it is removed, whatever happens."""
+    if os.environ.get("CLUSTER") == "existing":
+        yield
+        return
+    settings = Settings.from_environment()
+    found = record.read(settings.record) is not None
+    try:
+        _run(sys.executable, "hack/cluster", "up")
+        _run(sys.executable, "hack/images")
+        yield
+    finally:
+        if not found and settings.directory.exists():
+            _run(sys.executable, "hack/cluster", "down")
+
+
+def _run(*command: str) -> None:
+    """Its standard output becomes progress too; raises CalledProcessError."""
+    subprocess.run(command, cwd=CHECKOUT, check=True, stdout=sys.stderr)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
