@@ -15,7 +15,9 @@ $(VENV)/installed: requirements/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@test -x $(PY) || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing the development environment (about a minute the first time)"
-	@$(PY) -m pip install --quiet --require-hashes -r requirements/dev.lock
+	@$(PY) -m pip install --quiet uv
+	@$(PY) -m uv pip install --quiet --python $(PY) --require-hashes -r requirements/dev.lock \
+	  || $(PY) -m pip install --quiet --require-hashes -r requirements/dev.lock
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -70,6 +70,7 @@ def wait_until_ready(
     for found in _watch(cluster, deadline):
         status = found.get("status", {})
         if status.get("observedGeneration") != found["metadata"]["generation"]:
+            screen.now(message)
             continue
         message = status.get("message", "")
         screen.now(message)

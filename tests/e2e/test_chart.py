@@ -42,7 +42,7 @@ def test_an_upgrade_touches_no_served_pod_and_loses_no_request(cluster, chart, d
         nothing_lost(traffic, at_least=500)
 
     assert served.serving_pods() == pods
-    assert served.get()["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"], "not even its status"
+    assert served.get()["status"] == before["status"]
     chart.install()
 
 

@@ -2,10 +2,13 @@
 
 import base64
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from penstock.api.reasons import Reason
 from penstock.controller.credentials import PULL_SECRET, RegistryCredentials
@@ -21,6 +24,7 @@ from .test_plan import V1, V2, serving_world
 from .world import SETTINGS, Crash, World, failing, manifest
 
 AUTOSCALING = {"min": 2, "max": 5, "target": {"cpuPercent": 70}}
+HANDS = ("ControllerRevision", "Job", "ConfigMap", "HorizontalPodAutoscaler", "PodDisruptionBudget")
 READY = ({"type": "Ready", "status": "True"},)
 
 
@@ -82,6 +86,60 @@ def test_a_record_of_a_newer_release_stops_nothing():
     world.reconcile()
     assert world.selected() == revision
     assert world.names("Deployment") == [revision]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from([V1, V2, *HANDS, "wait", "step", "step", "crash", "scaler", "fixed", "slow", "fast"])))
+def test_whatever_people_delete_traffic_stays_and_the_end_is_as_asked(actions):
+    world = World(manifest(V1))
+    for action in actions:
+        touch(world, action)
+        before = world.status.get("stable")
+        with suppress(Crash):
+            world.reconcile()
+        world.fuse = None
+        if before and world.names("Service"):
+            assert world.selected() in world.names("Deployment")
+            assert world.status["stable"]["revision"] in world.names("Deployment")
+    world.slow.clear()
+    world.settle()
+    world.now += timedelta(minutes=2)
+    world.settle()
+    assert world.status["phase"] == "Available"
+    assert world.status["stable"]["uri"] == world.deployment["spec"]["model"]["uri"]
+    assert world.names("Deployment") == [world.selected()] == [world.status["stable"]["revision"]]
+
+
+def touch(world: World, action: str) -> None:
+    match action:
+        case str() if action.startswith("oci"):
+            world.point_to(action)
+        case "wait":
+            world.now += timedelta(seconds=50)
+        case "step":
+            world.step()
+        case "crash":
+            world.fuse = 2
+        case "scaler":
+            world.edit(autoscaling=AUTOSCALING)
+        case "fixed":
+            world.edit(autoscaling=None)
+        case "slow":
+            world.slow.add(V2)
+        case "fast":
+            world.slow.clear()
+        case kind:
+            drop(world, kind)
+
+
+def test_a_deployment_deleted_by_hand_is_not_called_scaled_to_zero():
+    world = serving_world()
+    drop(world, "Deployment")
+    world.reconcile()
+    assert world.condition("Ready")["reason"] == "NotServing"
+    assert "none of 1 replicas is ready" in world.condition("Ready")["message"]
+    world.settle()
+    assert world.status["phase"] == "Available"
 
 
 # failures
@@ -248,8 +306,10 @@ class Api:
 
 class Silent:
     refusal: Exception | None = None
+    verified = 0
 
-    async def ensure(self, *_: Any, **__: Any) -> None:
+    async def ensure(self, *_: Any, verify: bool) -> None:
+        self.verified += verify
         if self.refusal:
             raise self.refusal
 
@@ -321,6 +381,20 @@ async def test_credentials_that_cannot_be_written_are_told():
     loop.credentials.refusal = None
     await loop.reconcile()
     assert loop.condition("Stalled") is None
+
+
+async def test_credentials_are_looked_at_while_pods_wait_to_start():
+    loop = Loop()
+    for _ in range(3):
+        await loop.reconcile()
+    before = loop.credentials.verified
+    await loop.reconcile()
+    assert loop.credentials.verified == before
+    labels = {**MANAGED_BY, DEPLOYMENT_LABEL: "digits"}
+    waiting = {"name": "digits-x", "namespace": "vision", "labels": labels}
+    loop.watch({"apiVersion": "v1", "kind": "Pod", "metadata": waiting, "status": {"phase": "Pending"}})
+    await loop.reconcile()
+    assert loop.credentials.verified == before + 1
 
 
 async def test_nothing_is_told_about_a_namespace_that_is_going_away():

@@ -67,7 +67,7 @@ class Reconciler:
             return None
         observed, now = self._observe(key, raw, deployment), self._clock()
         decided = plan(observed, now)
-        blocked = await self._write(key, decided)
+        blocked = await self._write(observed, decided)
         if blocked != observed.obstacles:
             self._obstacles[key] = blocked
             decided = plan(replace(observed, obstacles=blocked), now)
@@ -87,12 +87,12 @@ class Reconciler:
             obstacles=self._obstacles.get(key, {}),
         )
 
-    async def _write(self, key: DeploymentKey, decided: Plan) -> dict[ObjectKey, tuple[Reason, str]]:
+    async def _write(self, observed: Observed, decided: Plan) -> dict[ObjectKey, tuple[Reason, str]]:
         """What stood in the way; the rest of the plan waits behind it, since its order is part of the decision."""
         try:
-            if decided.needs_credentials:
-                needed = any(isinstance(w, Write) and w.manifest["kind"] in _NEED_CREDENTIALS for w in decided.writes)
-                await self._ensure_credentials(key[0], needed=needed)
+            mounted = _mount_credentials(observed, decided)
+            if mounted or decided.needs_credentials:
+                await self._ensure_credentials(observed.deployment.metadata.namespace, needed=mounted)
             for write in decided.writes:
                 self._cache.put(await self._send(write))
         except (AlreadyTaken, Forbidden, Invalid) as error:
@@ -156,7 +156,7 @@ class Reconciler:
     async def _refuse(self, raw: Mapping[str, Any], error: ValidationError) -> None:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
-        sentence = f"{path}: {first['msg']}; this operator cannot read the spec"
+        sentence = f"{path}: {first['msg']}; this operator cannot read the spec; correct it, or upgrade the operator"
         before = ModelDeployment.parse({**raw, "spec": {"model": {"uri": "oci://unread"}}})
         status = describe_invalid(before.status, before.metadata.generation, sentence, self._clock())
         await self._write_status(raw, status)
@@ -175,6 +175,12 @@ class Reconciler:
 def _is_owned(manifest: Mapping[str, Any], uid: str) -> bool:
     owners = manifest["metadata"].get("ownerReferences") or ()
     return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
+
+
+def _mount_credentials(observed: Observed, decided: Plan) -> bool:
+    """Whether pods are about to be made, or wait to start: a Secret deleted by hand is what they may wait for."""
+    made = any(isinstance(w, Write) and w.manifest["kind"] in _NEED_CREDENTIALS for w in decided.writes)
+    return made or any(pod.get("status", {}).get("phase") == "Pending" for pod in observed.pods)
 
 
 def _owner(manifest: Mapping[str, Any]) -> Mapping[str, Any]:

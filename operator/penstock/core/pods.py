@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "IMAGE_REASONS",
     "ContainerEnd",
     "ends",
     "finished_message",
@@ -16,6 +17,8 @@ __all__ = [
 ]
 
 Pod = Mapping[str, Any]
+IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+"""What a container waits for whose image cannot be had."""
 
 
 @dataclass(frozen=True)

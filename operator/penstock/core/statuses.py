@@ -35,8 +35,8 @@ def describe(
     failed = _failed_revision(before, target, standing, now)
     stable = _revision(observed, standing.stable, standing.stable_since) or _unrecorded(observed, standing)
     candidate = _revision(observed, standing.candidate, standing.candidate_since)
-    verdict = _verdict(observed, restoring, target, standing, failed, stable)
-    available = _availability(stable)
+    available = _availability(stable, standing.candidate_replicas)
+    verdict = _verdict(observed, restoring, target, standing, failed, stable, available[1])
     return ModelDeploymentStatus(
         observed_generation=metadata.generation,
         phase=_phase(verdict, preparing, standing, available=available[0]),
@@ -137,11 +137,12 @@ def _prepared(preparing: Preparing) -> tuple[bool, Reason, str]:
     return preparing.facts is not None, preparing.reason, preparing.message
 
 
-def _availability(stable: RevisionStatus | None) -> tuple[bool, str]:
+def _availability(stable: RevisionStatus | None, asked: int = 0) -> tuple[bool, str]:
     if stable is None:
         return False, "no revision has gone live yet"
     if stable.ready_replicas == 0:
-        detail = "scaled to 0" if stable.replicas == 0 else f"none of {stable.replicas} replicas is ready"
+        wanted = stable.replicas or asked
+        detail = f"none of {wanted} replicas is ready" if wanted else "scaled to 0"
         return False, f"{stable.revision}: {detail}"
     return True, f"{stable.revision}: {stable.ready_replicas} of {stable.replicas} replicas ready"
 
@@ -153,6 +154,7 @@ def _verdict(
     standing: Standing,
     failed: FailedRevision | None,
     stable: RevisionStatus | None,
+    available: str,
 ) -> Verdict:
     taken = _obstacle(observed.obstacles)
     if taken:
@@ -173,8 +175,8 @@ def _verdict(
         sentence = f"{standing.candidate.name}: {count} of {standing.candidate_replicas} replicas ready"
         return Verdict("Working", Reason.ROLLOUT_IN_PROGRESS, sentence)
     if stable and stable.ready_replicas == 0 and standing.candidate_replicas > 0 and not standing.promoted:
-        return Verdict("Working", Reason.NOT_SERVING, _availability(stable)[1])
-    return Verdict("Done", Reason.READY, _availability(stable)[1])
+        return Verdict("Working", Reason.NOT_SERVING, available)
+    return Verdict("Done", Reason.READY, available)
 
 
 def _obstacle(obstacles: Mapping[ObjectKey, tuple[Reason, str]]) -> Verdict | None:

@@ -7,11 +7,9 @@ from typing import Any
 from penstock.api.facts import ModelFacts
 from penstock.api.preparation import PreparationReport
 from penstock.api.reasons import Reason
-from penstock.core.pods import ends, finished_message, scheduling_problem, waiting
+from penstock.core.pods import IMAGE_REASONS, ends, finished_message, scheduling_problem, waiting
 
 __all__ = ["Outcome", "preparation_outcome"]
-
-_IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 @dataclass(frozen=True)
@@ -98,5 +96,5 @@ def _held_up(pod: Mapping[str, Any]) -> Outcome | None:
     found = waiting(pod)
     if found is None:
         return None
-    reason = Reason.IMAGE_UNAVAILABLE if found[0] in _IMAGE_REASONS else Reason.PREPARING
+    reason = Reason.IMAGE_UNAVAILABLE if found[0] in IMAGE_REASONS else Reason.PREPARING
     return Outcome(reason=reason, message=f"the preparation pod waits: {found[0]}: {found[1]}"[:1500])

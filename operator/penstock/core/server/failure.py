@@ -6,12 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.api.reasons import Reason
-from penstock.core.pods import ContainerEnd, ends, is_leaving, is_ready, restarts, scheduling_problem, waiting
+from penstock.core.pods import (
+    IMAGE_REASONS,
+    ContainerEnd,
+    ends,
+    is_leaving,
+    is_ready,
+    restarts,
+    scheduling_problem,
+    waiting,
+)
 
 __all__ = ["Failure", "serving_failure"]
 
 _CRASHES_TOLERATED = 2
-_IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _REFUSALS = {
     "exceeded quota": Reason.QUOTA_EXCEEDED,
     "violates PodSecurity": Reason.POD_REFUSED,
@@ -53,7 +61,7 @@ def _pod_failure(pod: Mapping[str, Any]) -> Failure | None:
     found = waiting(pod)
     if found is None:
         return None
-    reason = Reason.IMAGE_UNAVAILABLE if found[0] in _IMAGE_REASONS else Reason.NOT_SERVING
+    reason = Reason.IMAGE_UNAVAILABLE if found[0] in IMAGE_REASONS else Reason.NOT_SERVING
     return Failure(reason, f"a serving pod waits: {found[0]}: {found[1]}"[:1500])
 
 
