@@ -92,20 +92,23 @@ async def _pretend(client: KubeClient) -> None:
     version = ""
     connector = aiohttp.TCPConnector(ssl=client.connection.ssl_context)
     timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(client.connection.server, connector=connector, timeout=timeout) as session:
+    async with (
+        aiohttp.ClientSession(client.connection.server, connector=connector, timeout=timeout) as session,
+        asyncio.TaskGroup() as tasks,
+    ):
         while True:
             if not version:
                 listing = await client.list("Pod", labels=_SELECTOR)
                 version = listing.resource_version
                 for pod in listing.items:
-                    await _attend(client, pod)
-            version = await _follow(client, session, version)
+                    tasks.create_task(_attend(client, pod))
+            version = await _follow(client, session, tasks, version)
 
 
 _SELECTOR = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
 
 
-async def _follow(client: KubeClient, session: aiohttp.ClientSession, version: str) -> str:
+async def _follow(client: KubeClient, session: aiohttp.ClientSession, tasks: asyncio.TaskGroup, version: str) -> str:
     """Where to go on watching; empty to list anew."""
     query = {"watch": "1", "resourceVersion": version, "labelSelector": _SELECTOR, "allowWatchBookmarks": "true"}
     async with session.get("/api/v1/pods", params=query, read_bufsize=1 << 22) as stream:
@@ -115,7 +118,7 @@ async def _follow(client: KubeClient, session: aiohttp.ClientSession, version: s
                 return ""
             version = event["object"]["metadata"]["resourceVersion"]
             if event["type"] == "ADDED":
-                await _attend(client, event["object"])
+                tasks.create_task(_attend(client, event["object"]))
     return version
 
 

@@ -137,7 +137,9 @@ class Telling:
                 while not await condition():  # noqa: ASYNC110 - the API server is asked
                     await asyncio.sleep(0.4)
         except TimeoutError:
-            raise AssertionError(f"{self.namespace}: not within {seconds:.0f} s: {what}\n{await self._told()}") from None
+            raise AssertionError(
+                f"{self.namespace}: not within {seconds:.0f} s: {what}\n{await self._told()}"
+            ) from None
 
     async def settled(self, phase: str, uri: str | None) -> None:
         """Until the phase is this one for the present spec, `uri` serves, nothing drains, and nothing is written."""
@@ -170,7 +172,10 @@ class Telling:
         return len((await self.client.list(kind, self.namespace, labels=labels)).items)
 
     async def _told(self) -> str:
-        left = [f"{item['kind']} {item['metadata']['name']}" for item in await owned_by_penstock(self.client, self.namespace)]
+        left = [
+            f"{item['kind']} {item['metadata']['name']}"
+            for item in await owned_by_penstock(self.client, self.namespace)
+        ]
         log = self.folder / "operator.log"
         tail = log.read_text()[-3000:] if log.exists() else ""
         return f"status {await self.status()}\nobjects {left}\nlog {tail}"

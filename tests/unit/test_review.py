@@ -422,3 +422,12 @@ async def test_a_new_signing_key_renews_the_tokens_of_the_old_one():
         token = api.stored[ObjectKey("Secret", "vision", PULL_SECRET)]["data"]["token"]
         header = json.loads(base64.b64decode(base64.b64decode(token).split(b".")[0] + b"=="))
         assert header["kid"] == (await credentials.load_key()).id
+
+
+def test_a_reason_that_a_newer_release_wrote_stops_nothing():
+    world = World(manifest(V1))
+    world.reports[V1] = failing(Reason.INVALID_MODEL)
+    world.settle()
+    world.deployment["status"]["preparation"]["reason"] = "FromTheFuture"
+    world.reconcile()
+    assert world.condition("Stalled")["reason"] == "PreparationFailed"

@@ -108,6 +108,11 @@ class Reason(StrEnum):
     RUNTIME_OUTDATED = "RuntimeOutdated"
     """A revision runs on an older server image than the chart's. `penstock upgrade-runtime` moves it."""
 
+    @classmethod
+    def read(cls, text: str | None) -> "Reason":
+        """A reason from status; one that a newer release wrote counts as a failed preparation, which is tried again."""
+        return cls(text) if text in cls._value2member_map_ else cls.PREPARATION_FAILED
+
 
 RETRYABLE = frozenset(
     {

@@ -162,7 +162,7 @@ def _verdict(
     for lost in restoring:
         return Verdict("Stuck" if lost.failed else "Working", lost.reason, lost.message)
     if failed:
-        return Verdict("Stuck", Reason(failed.reason), f"{failed.revision} cannot serve: {failed.message}")
+        return Verdict("Stuck", Reason.read(failed.reason), f"{failed.revision} cannot serve: {failed.message}")
     if target.record is None:
         return Verdict("Stuck" if target.refused else "Working", target.reason, target.message)
     if standing.failure:
