@@ -11,7 +11,7 @@ from penstock.kube.client import KubeClient
 
 from .fakecluster import BROKEN, MISSING, V1, V2
 from .operators import Nursery
-from .portrait import portray
+from .portrait import differences, portray
 from .stories import Telling, telling
 
 __all__ = ["STORIES", "Stage", "Story", "Undisturbed", "says_nothing_more", "undisturbed"]
@@ -67,6 +67,18 @@ class Stage:
         """What its namespace looks like."""
         return await portray(self.client, told.namespace)
 
+    async def ends_as(self, told: Telling, expected: "Undisturbed") -> None:
+        """Its namespace looks as it does undisturbed, pods once the cluster's controllers have caught up."""
+        found: list[str] = []
+
+        async def condition() -> bool:
+            found[:] = differences(await self.portray(told), expected.portrait)
+            return not found or not all(line.startswith("/Pods") for line in found)
+
+        await told.until(condition, "the pods of the undisturbed end")
+        assert not found, "\n".join((*found, *told.writes()))
+        await says_nothing_more(told)
+
 
 @dataclass(frozen=True)
 class Undisturbed:
@@ -91,8 +103,8 @@ async def undisturbed(stage: Stage, title: str) -> Undisturbed:
             first = len(told.proxy.written)
             for step in story.then:
                 await step(told)
-            _UNDISTURBED[title] = Undisturbed(first, len(told.proxy.written), await stage.portray(told))
             await says_nothing_more(told)
+            _UNDISTURBED[title] = Undisturbed(first, len(told.proxy.written), await stage.portray(told))
     return _UNDISTURBED[title]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from penstock.api.resource import API_VERSION, KIND
-from penstock.core.names import MANAGED_BY
+from penstock.core.names import COMPONENT_LABEL, MANAGED_BY
 from penstock.kube.client import KubeClient
 
 from .operators import Nursery, Operator, operator_environment
@@ -141,7 +141,7 @@ class Telling:
                 f"{self.namespace}: not within {seconds:.0f} s: {what}\n{await self._told()}"
             ) from None
 
-    async def settled(self, phase: str, uri: str | None) -> None:
+    async def settled(self, phase: str, uri: str) -> None:
         """Until the phase is this one for the present spec, `uri` serves, nothing drains, and nothing is written."""
 
         async def condition() -> bool:
@@ -153,7 +153,7 @@ class Telling:
                 status.get("phase") == phase
                 and status.get("observedGeneration") == found["metadata"]["generation"]
                 and status.get("stable", {}).get("uri") == uri
-                and await self._count("Deployment") == int(uri is not None)
+                and await self._count("Deployment") == await self._count("Pod") == 1
             )
 
         await self.until(condition, f"{phase} with {uri}")
@@ -168,7 +168,7 @@ class Telling:
         await self.until(condition, "all objects gone")
 
     async def _count(self, kind: str) -> int:
-        labels = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
+        labels = ",".join(f"{key}={value}" for key, value in (MANAGED_BY | {COMPONENT_LABEL: "server"}).items())
         return len((await self.client.list(kind, self.namespace, labels=labels)).items)
 
     async def _told(self) -> str:

@@ -10,8 +10,7 @@ from aiohttp import web
 
 from .fakecluster import V1, V2
 from .operators import Operator, operator_environment, start_operator
-from .portrait import differences
-from .stage import Stage, says_nothing_more, undisturbed
+from .stage import Stage, undisturbed
 from .stories import Telling
 
 TAKE_OVER_SECONDS = 6.0
@@ -30,8 +29,7 @@ async def test_an_api_server_that_is_away_for_a_while(stage: Stage) -> None:
             await asyncio.sleep(8.0)
             told.proxy.reconnect()
             await told.settled("Available", V2)
-        assert not differences(await stage.portray(told), expected.portrait)
-        await says_nothing_more(told)
+        await stage.ends_as(told, expected)
 
 
 async def test_an_api_server_that_is_away_in_the_middle_of_the_work(stage: Stage) -> None:
@@ -49,8 +47,7 @@ async def test_an_api_server_that_is_away_in_the_middle_of_the_work(stage: Stage
         async with told.kept_alive():
             await told.create(V1)
             await told.settled("Available", V1)
-        assert not differences(await stage.portray(told), expected.portrait)
-        await says_nothing_more(told)
+        await stage.ends_as(told, expected)
 
 
 class EveryThird:
@@ -96,9 +93,8 @@ async def test_refusals_are_survived(stage: Stage, name: str) -> None:
         await told.settled("Available", V1)
         assert fault.refused
         assert operator.alive
-        assert not differences(await stage.portray(told), expected.portrait)
         told.proxy.fault = lambda request: None
-        await says_nothing_more(told)
+        await stage.ends_as(told, expected)
 
 
 async def test_watches_that_are_cut_again_and_again(stage: Stage) -> None:
@@ -116,8 +112,7 @@ async def test_watches_that_are_cut_again_and_again(stage: Stage) -> None:
         await told.edit({"model": {"uri": V2}})
         await told.settled("Available", V2)
         assert operator.alive
-        assert not differences(await stage.portray(told), expected.portrait)
-        await says_nothing_more(told)
+        await stage.ends_as(told, expected)
 
 
 async def holder(told: Telling) -> str:

@@ -1,6 +1,7 @@
 """Tokens of the artifact store: what they open, and when they are made anew."""
 
 import base64
+import json
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -50,8 +51,7 @@ class Store:
 
 @pytest.fixture
 def clock():
-    now = {"time": 1_000_000.0}
-    return now
+    return {"time": 1_000_000.0}
 
 
 @pytest.fixture
@@ -115,8 +115,6 @@ async def test_a_foreign_secret_of_the_name_is_left_alone(credentials, store):
 
 
 def test_a_token_is_signed_by_the_key_that_the_registry_is_told():
-    import json
-
     key = SigningKey.from_pem(SigningKey.generate().pem())
     header, body, signature = key.token("x", [Access("vision", ("pull",))], 5).split(".")
 

@@ -21,7 +21,9 @@ def pod(container="server", state=None, last=None, restarts=0, conditions=(), **
 
 
 def ended(code=1, message="", reason="Error"):
-    return {"terminated": {"exitCode": code, "message": message, "reason": reason, "finishedAt": "2026-01-01T00:00:00Z"}}
+    return {
+        "terminated": {"exitCode": code, "message": message, "reason": reason, "finishedAt": "2026-01-01T00:00:00Z"}
+    }
 
 
 def waits(reason, message="why"):

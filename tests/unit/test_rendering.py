@@ -8,7 +8,8 @@ import yaml
 from kubernetes import client
 
 from penstock.api.facts import RepositoryModel
-from penstock.core.plan import Write
+from penstock.api.preparation import PreparationReport
+from penstock.core.plan import Write, plan
 
 from .world import World, facts, manifest
 
@@ -72,15 +73,12 @@ class Plain(yaml.SafeDumper):
 
 def rendered(case: str) -> list[dict]:
     """Every manifest that a deployment writes from nothing to Available."""
-    from penstock.api.preparation import PreparationReport
-    from penstock.core import plan as planning
-
     deployment, known = CASES[case]
     world = World(deployment)
     world.reports[deployment["spec"]["model"]["uri"]] = PreparationReport(facts=known)
     found = {}
     for _ in range(6):
-        for write in planning.plan(world.observe(), world.now).writes:
+        for write in plan(world.observe(), world.now).writes:
             if isinstance(write, Write):
                 found[write.manifest["kind"], write.manifest["metadata"]["name"]] = write.manifest
         world.reconcile()

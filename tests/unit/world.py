@@ -5,6 +5,7 @@ tests/integration and tests/e2e.
 """
 
 import copy
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -172,8 +173,6 @@ class World:
         }
 
     def _request(self, job: dict[str, Any]) -> dict[str, Any]:
-        import json
-
         container = job["spec"]["template"]["spec"]["containers"][0]
         found: dict[str, Any] = json.loads(container["env"][0]["value"])
         return found

@@ -111,7 +111,7 @@ class Reason(StrEnum):
     @classmethod
     def read(cls, text: str | None) -> "Reason":
         """A reason from status; one that a newer release wrote counts as a failed preparation, which is tried again."""
-        return cls(text) if text in cls._value2member_map_ else cls.PREPARATION_FAILED
+        return cls(text) if text and text in cls._value2member_map_ else cls.PREPARATION_FAILED
 
 
 RETRYABLE = frozenset(

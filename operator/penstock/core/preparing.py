@@ -127,9 +127,7 @@ def _first_sight_of_failure(status: PreparationStatus, uid: str, outcome: Outcom
 
 
 def _failure(status: PreparationStatus, wake: datetime | None = None) -> Preparing:
-    return Preparing(
-        status, None, Reason.read(status.reason), status.message or "", failed=True, wake=wake
-    )
+    return Preparing(status, None, Reason.read(status.reason), status.message or "", failed=True, wake=wake)
 
 
 def _moment(text: str | None) -> datetime | None:
