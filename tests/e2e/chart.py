@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class Chart:
         self._cluster = cluster
         self.images = images
         self.before = self._revision()
+        self.absences: list[tuple[datetime, datetime]] = []
+        """When it was not installed: what the last operator still asks for then, nobody grants it any more."""
 
     def install(self, **changes: Any) -> None:
         """`helm upgrade --install`, until everything is ready; `changes` by path, with __ for dots."""
@@ -47,7 +50,10 @@ class Chart:
         self._helm(*command, stdin=json.dumps(self.values(**changes)))
 
     def uninstall(self) -> None:
+        """Until everything of it is gone."""
+        begun = datetime.now(UTC)
         self._helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "2m")
+        self.absences.append((begun, datetime.now(UTC)))
 
     def restore(self) -> None:
         """As it was before the tests."""

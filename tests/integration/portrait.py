@@ -24,14 +24,16 @@ from penstock.core.names import (
 from penstock.kube.client import KubeClient
 from penstock.kube.objects import KINDS, Manifest
 
-__all__ = ["differences", "owned_by_penstock", "portray"]
+__all__ = ["NUDGE", "differences", "owned_by_penstock", "portray"]
 
+NUDGE = "test/nudge"
+"""An annotation that means nothing."""
 _KINDS = tuple(name for name, kind in KINDS.items() if kind.namespaced and name not in ("Event", "Lease", KIND))
 _LABEL = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
 _VOLATILE = frozenset(
     {
         "uid", "resourceVersion", "creationTimestamp", "time", "since", "startTime", "endTime", "lastTransitionTime",
-        "clusterIP", "clusterIPs", "iat", "nbf", "exp", RENDERED_ANNOTATION, "failedJob",
+        "clusterIP", "clusterIPs", "iat", "nbf", "exp", RENDERED_ANNOTATION, "failedJob", NUDGE,
     }
 )  # fmt: skip
 
@@ -103,6 +105,7 @@ def _renamed(value: Any, stand_ins: Mapping[str, str]) -> Any:
 
 def _essence(item: Manifest) -> Manifest:
     kept: Manifest = _steady({key: value for key, value in item.items() if key != "status" or item["kind"] == KIND})
+    kept["metadata"].setdefault("annotations", {})
     kept["metadata"]["managedFields"] = [
         _steady(entry)
         for entry in sorted(item["metadata"]["managedFields"], key=lambda entry: str(entry["manager"]))

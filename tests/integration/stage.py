@@ -1,4 +1,4 @@
-"""Where stories are told: one control plane, one nursery, and how each story goes when nothing disturbs it."""
+"""Where stories are told: one control plane, one nursery, and how a life goes when nothing disturbs it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,38 +14,47 @@ from .operators import Nursery
 from .portrait import differences, portray
 from .stories import Telling, telling
 
-__all__ = ["STORIES", "Stage", "Story", "Undisturbed", "says_nothing_more", "undisturbed"]
-
-Step = Callable[[Telling], Awaitable[None]]
+__all__ = ["ACTS", "Act", "Stage", "says_nothing_more", "undisturbed"]
 
 
 @dataclass(frozen=True)
-class Story:
-    """`before` happens undisturbed; the faults come during `then`, which ends settled."""
+class Act:
+    """What the user does, and how that ends: a phase, and the URI that serves."""
 
-    before: tuple[Step, ...]
-    then: tuple[Step, ...]
+    name: str
+    begin: Callable[[Telling], Awaitable[None]]
+    phase: str
+    serves: str
 
-
-async def _create(told: Telling) -> None:
-    await told.create(V1)
-    await told.settled("Available", V1)
-
-
-def _point_to(uri: str, phase: str, stable: str) -> Step:
-    async def step(told: Telling) -> None:
-        await told.edit({"model": {"uri": uri}})
-        await told.settled(phase, stable)
-
-    return step
+    async def play(self, told: Telling) -> None:
+        """Do it, and wait for the end."""
+        await self.begin(told)
+        await told.settled(self.phase, self.serves)
 
 
-STORIES = {
-    "create": Story((), (_create,)),
-    "update": Story((_create,), (_point_to(V2, "Available", V2),)),
-    "failing-update": Story((_create,), (_point_to(BROKEN, "Failed", V1),)),
-    "refused-update": Story((_create,), (_point_to(MISSING, "Failed", V1),)),
-}
+def _create(told: Telling) -> Awaitable[None]:
+    return told.create(V1)
+
+
+def _point_to(uri: str) -> Callable[[Telling], Awaitable[None]]:
+    return lambda told: told.edit({"model": {"uri": uri}})
+
+
+ACTS = (
+    Act("create", _create, "Available", V1),
+    Act("update", _point_to(V2), "Available", V2),
+    Act("failing update", _point_to(BROKEN), "Failed", V2),
+    Act("refused update", _point_to(MISSING), "Failed", V2),
+)
+"""One life, act by act."""
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """How an act goes when nothing happens: its writes, and what the namespace looks like then."""
+
+    writes: int
+    portrait: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,54 +72,35 @@ class Stage:
         async with telling(self.client, self.server, self.nursery, self.folder, title) as told:
             yield told
 
-    async def portray(self, told: Telling) -> dict[str, Any]:
-        """What its namespace looks like."""
-        return await portray(self.client, told.namespace)
-
-    async def ends_as(self, told: Telling, expected: "Undisturbed") -> None:
-        """Its namespace looks as it does undisturbed, pods once the cluster's controllers have caught up."""
-        found: list[str] = []
-
-        async def condition() -> bool:
-            found[:] = differences(await self.portray(told), expected.portrait)
-            return not found or not all(line.startswith("/Pods") for line in found)
-
-        await told.until(condition, "the pods of the undisturbed end")
+    async def ends_as(self, told: Telling, expected: Undisturbed) -> None:
+        """Its namespace looks as it does undisturbed, and one more pass writes nothing."""
+        found = differences(await portray(self.client, told.namespace), expected.portrait)
         assert not found, "\n".join((*found, *told.writes()))
         await says_nothing_more(told)
 
 
-@dataclass(frozen=True)
-class Undisturbed:
-    """How a story goes when nothing happens: the writes made before its faulty part, those at its end, the end."""
-
-    first: int
-    last: int
-    portrait: dict[str, Any]
+_UNDISTURBED: list[Undisturbed] = []
 
 
-_UNDISTURBED: dict[str, Undisturbed] = {}
-
-
-async def undisturbed(stage: Stage, title: str) -> Undisturbed:
-    """Told once for all tests of a run."""
-    if title not in _UNDISTURBED:
-        story = STORIES[title]
-        async with stage.telling(f"{title}-quiet") as told:
+async def undisturbed(stage: Stage) -> list[Undisturbed]:
+    """All acts; played once for all tests of a run."""
+    if not _UNDISTURBED:
+        found = []
+        async with stage.telling("quiet") as told:
             await told.start()
-            for step in story.before:
-                await step(told)
-            first = len(told.proxy.written)
-            for step in story.then:
-                await step(told)
-            await says_nothing_more(told)
-            _UNDISTURBED[title] = Undisturbed(first, len(told.proxy.written), await stage.portray(told))
-    return _UNDISTURBED[title]
+            for act in ACTS:
+                before = len(told.proxy.written)
+                await act.play(told)
+                made = len(told.proxy.written) - before
+                found.append(Undisturbed(made, await portray(stage.client, told.namespace)))
+                await says_nothing_more(told)
+        _UNDISTURBED[:] = found
+    return _UNDISTURBED
 
 
 async def says_nothing_more(told: Telling) -> None:
     """One more pass over a settled world writes nothing."""
-    before = list(told.proxy.written)
+    before = len(told.proxy.written)
     await told.nudge()
     await asyncio.sleep(1.0)
-    assert told.proxy.written == before, told.proxy.written[len(before) :]
+    assert len(told.proxy.written) == before, "\n".join((f"writes after number {before}:", *told.writes()))

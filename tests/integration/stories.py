@@ -18,12 +18,12 @@ from penstock.core.names import COMPONENT_LABEL, MANAGED_BY
 from penstock.kube.client import KubeClient
 
 from .operators import Nursery, Operator, operator_environment
-from .portrait import owned_by_penstock
+from .portrait import NUDGE, owned_by_penstock
 from .writes import WriteProxy
 
 __all__ = ["Telling", "telling"]
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 QUIET = 1.0
 _COLLECTION = f"/apis/{API_VERSION}/namespaces/{{}}/modeldeployments"
 
@@ -43,6 +43,8 @@ class Telling:
     starts: int = 0
     faulted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the fault has happened."""
+    owed: int = 0
+    """The number of a write whose answer was lost, and which must therefore be tried again."""
 
     # the operator
     async def start(self, identity: str = "pod-1") -> Operator:
@@ -53,23 +55,23 @@ class Telling:
         return self.operator
 
     def kill_after(self, number: int) -> None:
-        """SIGKILL the operator before it sees the answer to that write."""
-
-        def answered(seen: int) -> bool:
-            if seen == number and self.operator is not None:
-                self.operator.signal(signal.SIGKILL)
-                self.faulted.set()
-            return seen != number
-
-        self.proxy.answered = answered
+        """SIGKILL the operator before it sees the answer to that write, counted from now."""
+        self._fault_at(number, lambda: self.operator and self.operator.signal(signal.SIGKILL))
 
     def lose_answer(self, number: int) -> None:
-        """Break the connection instead of passing on the answer to that write."""
+        """Break the connection instead of passing on the answer to that write, counted from now."""
+        self.owed = len(self.proxy.written) + number
+        self._fault_at(number, lambda: None)
+
+    def _fault_at(self, number: int, happen: Callable[[], object]) -> None:
+        self.faulted.clear()
+        due = len(self.proxy.written) + number
 
         def answered(seen: int) -> bool:
-            if seen == number:
+            if seen == due:
+                happen()
                 self.faulted.set()
-            return seen != number
+            return seen != due
 
         self.proxy.answered = answered
 
@@ -107,7 +109,7 @@ class Telling:
     async def nudge(self) -> None:
         """Change what nothing depends on: one more pass is made."""
         if await self.client.find(KIND, self.namespace, self.name):
-            await self._send("PATCH", f"/{self.name}", {"metadata": {"annotations": {"test/nudge": uuid4().hex}}})
+            await self._send("PATCH", f"/{self.name}", {"metadata": {"annotations": {NUDGE: uuid4().hex}}})
 
     async def delete(self) -> None:
         """As `kubectl delete` does."""
@@ -116,7 +118,8 @@ class Telling:
     async def _send(self, method: str, suffix: str, body: dict[str, Any]) -> None:
         path = _COLLECTION.format(self.namespace) + suffix
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        answer = await self.client.connection.send(method, path, body=body, content_type=kind)
+        query = [("fieldManager", "user")]
+        answer = await self.client.connection.send(method, path, query=query, body=body, content_type=kind)
         assert answer.code < 300, answer.body
 
     # what is seen
@@ -124,8 +127,14 @@ class Telling:
         """All writes so far, one line each."""
         return [f"{number:3} {write}" for number, write in enumerate(self.proxy.written, 1)]
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing was written for a while, and nothing is about to be written again."""
+        return self.proxy.quiet_for > QUIET and len(self.proxy.written) != self.owed
+
     async def has_faulted(self) -> bool:
-        return self.faulted.is_set()
+        """Whether the fault has happened, or all writes are made and it never will."""
+        return self.faulted.is_set() or (self.still and (await self.status()).get("phase") == "Available")
 
     async def status(self) -> dict[str, Any]:
         found = await self.client.find(KIND, self.namespace, self.name)
@@ -145,7 +154,7 @@ class Telling:
         """Until the phase is this one for the present spec, `uri` serves, nothing drains, and nothing is written."""
 
         async def condition() -> bool:
-            if self.proxy.quiet_for < QUIET:
+            if not self.still:
                 return False
             found = await self.client.get(KIND, self.namespace, self.name)
             status = found.get("status", {})
@@ -163,7 +172,7 @@ class Telling:
 
         async def condition() -> bool:
             left = await owned_by_penstock(self.client, self.namespace)
-            return [item["metadata"]["name"] for item in left] == ["penstock-registry-keys"]
+            return self.still and [item["metadata"]["name"] for item in left] == ["penstock-registry-keys"]
 
         await self.until(condition, "all objects gone")
 

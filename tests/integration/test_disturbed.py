@@ -18,7 +18,7 @@ LEASE = "penstock"
 
 
 async def test_an_api_server_that_is_away_for_a_while(stage: Stage) -> None:
-    expected = await undisturbed(stage, "update")
+    expected = (await undisturbed(stage))[1]
     async with stage.telling("away") as told:
         await told.start()
         await told.create(V1)
@@ -33,11 +33,11 @@ async def test_an_api_server_that_is_away_for_a_while(stage: Stage) -> None:
 
 
 async def test_an_api_server_that_is_away_in_the_middle_of_the_work(stage: Stage) -> None:
-    expected = await undisturbed(stage, "create")
+    expected = (await undisturbed(stage))[0]
     async with stage.telling("away-midway") as told:
 
         def away(number: int) -> bool:
-            if number == expected.last // 2:
+            if number == expected.writes // 2:
                 told.proxy.disconnect()
                 asyncio.get_running_loop().call_later(3.0, told.proxy.reconnect)
             return True
@@ -83,7 +83,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 async def test_refusals_are_survived(stage: Stage, name: str) -> None:
-    expected = await undisturbed(stage, "create")
+    expected = (await undisturbed(stage))[0]
     answer, reads = REFUSALS[name]
     async with stage.telling(f"refused-{name}") as told:
         fault = EveryThird(answer, reads=reads)
@@ -98,7 +98,7 @@ async def test_refusals_are_survived(stage: Stage, name: str) -> None:
 
 
 async def test_watches_that_are_cut_again_and_again(stage: Stage) -> None:
-    expected = await undisturbed(stage, "update")
+    expected = (await undisturbed(stage))[1]
     async with stage.telling("cut") as told:
 
         def cut(_: int) -> bool:

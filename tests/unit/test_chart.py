@@ -332,6 +332,7 @@ def needed_rights() -> set[tuple[str, str, str, str]]:
     found = {(kind.group, kind.plural, verb, "") for kind in WATCHED for verb in ("list", "watch")}
     for kind in (KINDS[name] for name in OWNED):
         found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch", "delete")}
+    found.remove(("policy", "poddisruptionbudgets", "delete", ""))  # it goes with its owner, never before
     found.add(("penstock.dev", "modeldeployments/status", "patch", ""))
     found.add(("events.k8s.io", "events", "create", ""))
     return found | {

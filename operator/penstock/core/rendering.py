@@ -16,7 +16,8 @@ from .standing import Standing, request_timeout
 __all__ = ["Rendering", "render", "revision_objects", "serving_of"]
 
 _PER_REVISION = ("Deployment", "Service", "ConfigMap")
-_PER_DEPLOYMENT = ("PodDisruptionBudget", "HorizontalPodAutoscaler")
+_PER_DEPLOYMENT = ("HorizontalPodAutoscaler",)
+"""A disruption budget is none of them: once something serves, something always does, and it goes with its owner."""
 
 
 @dataclass(frozen=True)
