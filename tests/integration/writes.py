@@ -54,7 +54,7 @@ class WriteProxy(FaultProxy):
 
     @property
     def quiet_for(self) -> float:
-        """Seconds since the last write, lease renewals aside."""
+        """Seconds since the last write, refused ones included, lease renewals not."""
         return asyncio.get_running_loop().time() - self._last
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
@@ -65,6 +65,7 @@ class WriteProxy(FaultProxy):
         self.requests[request.method, "plain"] += 1
         injected = self.fault(request)
         if injected is not None:
+            self._last = asyncio.get_running_loop().time()
             return injected
         answer = await self._pass_on(request)
         return answer if self._note(Write(request.method, request.path, answer.status)) else _hang_up(request)
