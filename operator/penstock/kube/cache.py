@@ -34,6 +34,7 @@ class Cache:
         self._objects: dict[ObjectKey, Manifest] = {}
         self._children: defaultdict[DeploymentKey, set[ObjectKey]] = defaultdict(set)
         self._by_uid: dict[str, ObjectKey] = {}
+        self._by_kind: defaultdict[str, defaultdict[str, set[ObjectKey]]] = defaultdict(lambda: defaultdict(set))
         self._gone: OrderedDict[str, float] = OrderedDict()
         self._remember = remember
 
@@ -103,10 +104,11 @@ class Cache:
         return {key: self._objects[key] for key in sorted(self._children.get(deployment, ()))}
 
     def of_kind(self, kind: str, namespace: str | None = None) -> Iterator[Mapping[str, Any]]:
-        """All objects of a kind, everywhere or in one namespace."""
-        for key, manifest in self._objects.items():
-            if key.kind == kind and namespace in (None, key.namespace):
-                yield manifest
+        """All objects of a kind, everywhere or in one namespace; the cost is theirs, not the cache's."""
+        places = self._by_kind[kind]
+        for keys in list(places.values()) if namespace is None else [places.get(namespace, set())]:
+            for key in sorted(keys):
+                yield self._objects[key]
 
     def counts(self) -> dict[str, int]:
         """How many objects of each kind are known."""
@@ -123,6 +125,7 @@ class Cache:
         if known is not None:
             self._unlink(key, known)
         self._objects[key] = kept
+        self._by_kind[key.kind][key.namespace].add(key)
         self._by_uid[kept["metadata"].get("uid", "")] = key
         owner = deployment_key(kept)
         if owner is not None and not _is_owner(key, owner):
@@ -137,6 +140,7 @@ class Cache:
         if known is None or (uid and known["metadata"].get("uid") != uid):
             return False
         del self._objects[key]
+        self._by_kind[key.kind][key.namespace].discard(key)
         self._unlink(key, known)
         return True
 
