@@ -56,7 +56,9 @@ class Chart:
         self.absences.append((begun, datetime.now(UTC)))
 
     def restore(self) -> None:
-        """As it was before the tests."""
+        """As it was before the tests; after an uninstallation there is no history to go back to, so it just stays."""
+        if self.before and self.absences:
+            return
         if self.before:
             self._helm("rollback", RELEASE, self.before, "--namespace", SYSTEM, "--wait", "--timeout", "3m")
         else:

@@ -64,6 +64,7 @@ def test_uninstalled_it_leaves_models_serving_and_reinstalled_it_takes_them_up_a
         assert served.answers_as(FIRST)
         chart.install()
         served.wait(lambda md: condition(md, "Ready").get("status") == "True")
+        traffic.wait_for(1000)
         nothing_lost(traffic, at_least=1000)
 
     assert served.serving_pods() == pods
