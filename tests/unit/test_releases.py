@@ -13,6 +13,7 @@ import pytest
 
 from penstock import __version__
 from penstock.api.resource import ModelDeployment
+from penstock.core.modelrepo import RULES, Rule
 from penstock.core.rendering import revision_objects
 from penstock.core.revision import RevisionRecord, revision_hash
 
@@ -53,6 +54,16 @@ def test_no_pod_of_an_older_release_is_restarted(path):
     record = RevisionRecord.from_manifest(kept["record"])
     objects = {item["kind"]: item for item in revision_objects(deployment, record, 1)}
     assert objects["Deployment"]["spec"]["template"] == kept["template"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_rule_that_a_later_release_adds_restarts_no_pod_either(path, monkeypatch):
+    def refuse(_subject):
+        yield "name", "nothing is good enough any more"
+
+    strict = Rule("from-the-future", "refused", "Everything.", refuse)
+    monkeypatch.setitem(RULES, strict.id, strict)
+    test_no_pod_of_an_older_release_is_restarted(path)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")

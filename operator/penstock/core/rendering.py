@@ -5,7 +5,7 @@ from typing import Any
 
 from penstock.api.resource import ModelDeployment
 
-from .modelrepo import ServerSettings, build_repository, server_flags
+from .modelrepo import ServerSettings, render_repository, server_flags
 from .names import ObjectKey, key_of
 from .observed import Observed
 from .revision import RevisionRecord
@@ -34,7 +34,7 @@ class Rendering:
 def serving_of(record: RevisionRecord, owner: ModelDeployment) -> Serving:
     """A record with everything that is derived from it; the same for every release of Penstock."""
     settings = ServerSettings.from_json(record.server)
-    repository = build_repository(record.facts, record.served_name, settings)
+    repository = render_repository(record.facts, record.served_name, settings)
     return Serving(
         record=record,
         config_text=repository.config_text,

@@ -10,7 +10,7 @@ from .context import Context, ModelFile
 from .problems import Problem, Severity, errors
 from .proto import ConfigSyntaxError, config_text, parse_config, parse_version
 from .render import render_config
-from .repository import RepositoryPlan, build_repository, server_flags
+from .repository import RepositoryPlan, build_repository, render_repository, server_flags
 from .rules import RULES, Rule
 from .settings import SERVER_VERSION, ServerSettings, resolve_settings
 from .sizing import memory_bytes, shm_bytes
@@ -38,6 +38,7 @@ __all__ = [
     "parse_config",
     "parse_version",
     "render_config",
+    "render_repository",
     "resolve_settings",
     "server_flags",
     "shm_bytes",

@@ -1,7 +1,7 @@
 """RepositoryPlan: what a serving pod's model repository holds, which models it loads, and what that needs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.api.facts import ModelFacts
 
@@ -15,7 +15,7 @@ from .render import render_config
 from .settings import ServerSettings
 from .sizing import memory_bytes, shm_bytes
 
-__all__ = ["RepositoryPlan", "build_repository", "server_flags"]
+__all__ = ["RepositoryPlan", "build_repository", "render_repository", "server_flags"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +41,57 @@ class RepositoryPlan:
 
 
 def build_repository(facts: ModelFacts, served_name: str, settings: ServerSettings) -> RepositoryPlan:
-    """Render and check the repository; the same arguments always give the same plan, byte by byte.
+    """Render and check the repository of a revision that is about to be made.
 
     The rendered text is parsed again and checked by all rules with every warning an error: what Triton would accept
     and misread must not come from us.
     """
     if facts.format == "TritonRepository":
         return _plan_verbatim(facts, served_name, settings)
-    problems = [*settings.refusals, *_check_facts(facts, served_name), *check_extra(settings)]
-    text = None
-    if not problems:
-        text = config_text(render_config(facts, served_name, settings))
-        context = Context(directory=served_name, server_version=settings.server_version, strict=True,
-                          cache=settings.cache_bytes > 0, rate_limit=_rate_limited(settings))  # fmt: skip
-        problems.extend(map(_translate, check_config(parse_config(text), context)))
+    problems = (*settings.refusals, *_check_facts(facts, served_name), *check_extra(settings))
+    if problems:
+        return _plan(None, facts, served_name, settings, problems)
+    plan = render_repository(facts, served_name, settings)
+    found = tuple(_check_text(plan.config_text or "", served_name, settings))
+    return replace(plan, config_text=None if errors(found) else plan.config_text, problems=found)
+
+
+def render_repository(facts: ModelFacts, served_name: str, settings: ServerSettings) -> RepositoryPlan:
+    """Render the repository of a revision that was checked when it was made; the same arguments, the same bytes.
+
+    No rule has a say here: one that a later release adds must not change what runs already.
+    """
+    if facts.format == "TritonRepository":
+        return _plan_verbatim(facts, served_name, settings)
+    return _plan(config_text(render_config(facts, served_name, settings)), facts, served_name, settings)
+
+
+def _plan(
+    text: str | None,
+    facts: ModelFacts,
+    served_name: str,
+    settings: ServerSettings,
+    problems: tuple[Problem, ...] = (),
+) -> RepositoryPlan:
     return RepositoryPlan(
-        config_text=text if not errors(tuple(problems)) else None,
+        config_text=text,
         entry_model=served_name,
         load_models=(served_name,),
         shm_bytes=shm_bytes(facts, settings),
         memory_bytes=memory_bytes(facts, settings),
-        problems=tuple(problems),
+        problems=problems,
     )
+
+
+def _check_text(text: str, served_name: str, settings: ServerSettings) -> Iterator[Problem]:
+    context = Context(
+        directory=served_name,
+        server_version=settings.server_version,
+        strict=True,
+        cache=settings.cache_bytes > 0,
+        rate_limit=_rate_limited(settings),
+    )
+    yield from map(_translate, check_config(parse_config(text), context))
 
 
 def server_flags(settings: ServerSettings) -> tuple[str, ...]:
