@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from penstock.api.backends import FILE_BACKENDS
+
 from .failure import shorten
 
 __all__ = [
-    "BACKENDS",
     "CONFIG",
     "Asked",
     "Finding",
@@ -29,17 +30,6 @@ __all__ = [
 Progress: TypeAlias = Callable[[str], None]
 """Told what is about to be done, for the sentence in case it never ends."""
 CONFIG = "config.pbtxt"
-BACKENDS = {
-    "model.onnx": "onnxruntime",
-    "model.pt": "pytorch",
-    "model.pt2": "pytorch",
-    "model.plan": "tensorrt",
-    "model.xml": "openvino",
-    "model.py": "python",
-    "model.savedmodel": "tensorflow",
-    "model.graphdef": "tensorflow",
-}
-"""Backend by the name of a model file in a version directory, as Triton itself infers it."""
 _MOST_WARNINGS = 8
 _LONGEST_WARNING = 300
 
@@ -148,7 +138,7 @@ def is_config(path: str) -> bool:
 def version_of(path: str) -> str | None:
     """The version directory of a path `.../<number>/<model file>`; None for other paths."""
     parts = path.split("/")
-    if len(parts) >= 2 and parts[-2].isdigit() and parts[-1] in BACKENDS:
+    if len(parts) >= 2 and parts[-2].isdigit() and parts[-1] in FILE_BACKENDS:
         return parts[-2]
     return None
 

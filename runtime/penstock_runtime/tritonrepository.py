@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from penstock.api.backends import FILE_BACKENDS
 from penstock.api.reasons import Reason
 from penstock.core.modelrepo import ConfigSyntaxError, Context, RepositoryFile, check_repository, parse_config
 
 from .failure import Failure
-from .finding import BACKENDS, CONFIG, Asked, Finding, RepositoryModel, SourceTree, is_config, version_of
+from .finding import CONFIG, Asked, Finding, RepositoryModel, SourceTree, is_config, version_of
 
 __all__ = ["inspect_repository"]
 
@@ -129,7 +130,7 @@ def _platform_backend(platform: str) -> str:
 
 def _file_backend(own: list[str]) -> str:
     parts = (part for path in own for part in path.split("/")[1:2])
-    return next((BACKENDS[part] for part in parts if part in BACKENDS), "")
+    return next((FILE_BACKENDS[part] for part in parts if part in FILE_BACKENDS), "")
 
 
 def _refuse_code(name: str, own: list[str], config: Any, model: RepositoryModel) -> None:

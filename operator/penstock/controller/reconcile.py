@@ -26,6 +26,7 @@ from penstock.kube.cache import Cache, DeploymentKey
 from penstock.kube.client import KubeClient
 from penstock.kube.errors import AlreadyTaken, ApiError, Conflict, Forbidden, Invalid
 from penstock.kube.events import EventRecorder
+from penstock.kube.objects import controller_uid
 
 from .credentials import RegistryCredentials, shared_repository
 
@@ -82,7 +83,7 @@ class Reconciler:
         return Observed(
             deployment=deployment,
             settings=self._settings,
-            objects={name: item for name, item in children.items() if _is_owned(item, uid)},
+            objects={name: item for name, item in children.items() if controller_uid(item) == uid},
             pods=tuple(item for name, item in children.items() if name.kind == "Pod"),
             obstacles=self._obstacles.get(key, {}),
         )
@@ -110,7 +111,7 @@ class Reconciler:
                 raise Conflict("it is not in the cache yet; try again", kind=write.key.kind, name=write.key.name)
             return await self._client.hand_over_replicas(live, write.replicas)
         live = self._cache.get(key_of(write.manifest))
-        if live is None or not _is_owned(live, _owner(write.manifest)["uid"]):
+        if live is None or controller_uid(live) != controller_uid(write.manifest):
             return await self._create(write.manifest, live)
         return await self._client.apply(write.manifest, uid=live["metadata"]["uid"])
 
@@ -170,11 +171,6 @@ class Reconciler:
         if decided.wake:
             waits.append(max(0.1, (decided.wake - self._clock()).total_seconds()))
         return min(waits, default=None)
-
-
-def _is_owned(manifest: Mapping[str, Any], uid: str) -> bool:
-    owners = manifest["metadata"].get("ownerReferences") or ()
-    return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
 
 
 def _mount_credentials(observed: Observed, decided: Plan) -> bool:

@@ -14,7 +14,7 @@ from penstock.core.names import FIELD_MANAGER
 from .connection import Connection
 from .errors import AlreadyTaken, Conflict, Gone, NotFound
 from .limiter import TokenBucket
-from .objects import Manifest, kind_of
+from .objects import Manifest, controller_uid, kind_of
 from .transport import RequestObserver, RetryPolicy, Target, Transport
 
 __all__ = ["SCALE_MANAGER", "STATUS_MANAGER", "KubeClient", "Listing"]
@@ -232,16 +232,11 @@ def _items(kind: str, page: Manifest) -> Sequence[Manifest]:
     return [named | item for item in page.get("items") or ()]
 
 
-def _controller_uid(manifest: Mapping[str, Any]) -> str | None:
-    owners = manifest["metadata"].get("ownerReferences") or ()
-    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
-
-
 def _is_ours(found: Mapping[str, Any], wanted: Mapping[str, Any], manager: str) -> bool:
     """By the owner that both name; where nothing owns the object, by who made it."""
-    owner = _controller_uid(wanted)
+    owner = controller_uid(wanted)
     if owner is not None:
-        return _controller_uid(found) == owner
+        return controller_uid(found) == owner
     entries = found["metadata"].get("managedFields") or ()
     return any(
         entry.get("manager") == manager and entry.get("operation") == "Apply" and not entry.get("subresource")

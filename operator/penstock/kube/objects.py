@@ -8,7 +8,17 @@ from typing import Any
 from penstock.api import resource
 from penstock.core.names import DEPLOYMENT_LABEL
 
-__all__ = ["KINDS", "WATCHED", "Kind", "Manifest", "deployment_key", "kind_of", "resource_version", "trim"]
+__all__ = [
+    "KINDS",
+    "WATCHED",
+    "Kind",
+    "Manifest",
+    "controller_uid",
+    "deployment_key",
+    "kind_of",
+    "resource_version",
+    "trim",
+]
 
 Manifest = dict[str, Any]
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -80,6 +90,12 @@ def deployment_key(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
         return metadata.get("namespace", ""), metadata["name"]
     name = (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL)
     return (metadata.get("namespace", ""), name) if name else None
+
+
+def controller_uid(manifest: Mapping[str, Any]) -> str | None:
+    """uid of the controller that owns an object; None for one that nobody controls."""
+    owners = manifest["metadata"].get("ownerReferences") or ()
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
 
 
 def resource_version(manifest: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What a model is: its name, backend and the names of files and parameters."""
 
+from penstock.api.backends import FILE_BACKENDS
 from penstock.core.modelrepo.names import unsafe_name, unsafe_path
 from penstock.core.modelrepo.proto import parse_version, unavailable_fields
 
@@ -19,16 +20,6 @@ BACKENDS = frozenset(
         "tensorrt", "tensorrtllm", "vllm",
     }
 )  # fmt: skip
-FILE_BACKENDS = {
-    "model.onnx": "onnxruntime",
-    "model.pt": "pytorch",
-    "model.pt2": "pytorch",
-    "model.plan": "tensorrt",
-    "model.xml": "openvino",
-    "model.py": "python",
-    "model.savedmodel": "tensorflow",
-    "model.graphdef": "tensorflow",
-}
 _TENSORFLOW_GONE = (2, 56)
 _MODEL_DIRECTORY = "$$TRITON_MODEL_DIRECTORY/"
 
