@@ -9,13 +9,15 @@ from pydantic.alias_generators import to_camel
 
 from .units import (
     DURATION_PATTERN,
+    NUMBER_PATTERN,
     QUANTITY_PATTERN,
     canonical_duration,
+    canonical_number,
     canonical_quantity,
     duration_seconds,
 )
 
-__all__ = ["ONE_DAY", "ApiModel", "Duration", "K8s", "Quantity", "Rule", "wire"]
+__all__ = ["ONE_DAY", "ApiModel", "Duration", "K8s", "Number", "Quantity", "Rule", "wire"]
 
 
 @dataclass(frozen=True)
@@ -83,3 +85,7 @@ Quantity = Annotated[
     BeforeValidator(canonical_quantity),
     K8s(int_or_string=True, pattern=QUANTITY_PATTERN, max_length=32, minimum=0),
 ]
+Number = Annotated[
+    str, BeforeValidator(canonical_number), K8s(int_or_string=True, pattern=NUMBER_PATTERN, max_length=16, minimum=0)
+]
+"""A percentage, probability or ratio: an integer, or a decimal number as text; the API has no floats."""

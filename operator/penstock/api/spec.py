@@ -11,6 +11,8 @@ from pydantic import Field
 from . import rules
 from .base import ApiModel, Duration, K8s, Quantity, Rule
 from .facts import DataType
+from .rollout import RolloutSpec
+from .traffic import TrafficSpec
 
 __all__ = [
     "AutoscalingSpec",
@@ -23,7 +25,6 @@ __all__ = [
     "Resources",
     "ServerSpec",
     "TensorSpec",
-    "TrafficSpec",
 ]
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
@@ -230,19 +231,10 @@ class AutoscalingSpec(ApiModel):
     """As in autoscaling/v2."""
 
 
-class TrafficSpec(ApiModel):
-    """How requests reach the model."""
-
-    provider: Literal["Service"] | None = None
-    """Service: one Service that points at the stable revision."""
-    timeout: Annotated[Duration, K8s(rules=(rules.REQUEST_TIMEOUT,))] = "30s"
-    """The longest a request may take: what a server that is going away waits for."""
-
-
 class ModelDeploymentSpec(ApiModel):
     """Which model, how it is served, how many."""
 
-    cel_rules: ClassVar[tuple[Rule, ...]] = (rules.VERBATIM_SERVER,)
+    cel_rules: ClassVar[tuple[Rule, ...]] = (rules.VERBATIM_SERVER, rules.STRATEGY_OF_PROVIDER)
 
     model: ModelSpec
     prepare: PrepareSpec | None = None
@@ -251,4 +243,5 @@ class ModelDeploymentSpec(ApiModel):
     replicas: Annotated[int, Field(ge=0, le=1000), K8s(default=1)] = 1
     """Serving pods; the start value when autoscaling is set."""
     autoscaling: AutoscalingSpec | None = None
+    rollout: RolloutSpec | None = None
     traffic: TrafficSpec | None = None

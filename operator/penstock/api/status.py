@@ -6,7 +6,18 @@ from pydantic import Field
 
 from .base import ApiModel, K8s
 
-__all__ = ["Condition", "HistoryEntry", "ModelDeploymentStatus", "PreparationStatus", "RevisionStatus"]
+__all__ = [
+    "AnalysisStatus",
+    "CandidateStatus",
+    "Condition",
+    "FailedRevision",
+    "HistoryEntry",
+    "MetricEvidence",
+    "ModelDeploymentStatus",
+    "PlannedStep",
+    "PreparationStatus",
+    "RevisionStatus",
+]
 
 Message = Annotated[str, Field(max_length=2048)]
 Time = Annotated[str, K8s(format="date-time")]
@@ -33,6 +44,61 @@ class RevisionStatus(ApiModel):
     ready_replicas: int = 0
     since: Time | None = None
     """Stable: when it went live. Candidate: when its pods were first asked for."""
+    weight: str | None = None
+    """Percent of the requests, as attested by the routers."""
+
+
+class PlannedStep(ApiModel):
+    """One step of the plan that was pinned when the rollout began."""
+
+    weight: str
+    """Percent."""
+    hold_seconds: int
+
+
+class MetricEvidence(ApiModel):
+    """What one comparison has come to; numbers as text, the API has no floats."""
+
+    name: Literal["errors", "clientErrors", "latency"]
+    stable: str = ""
+    """`3 of 1200 (0.25 %)`"""
+    candidate: str = ""
+    evidence: str = ""
+    """The e-value against the candidate; the rollout is taken back when it reaches `threshold`."""
+    threshold: str = ""
+
+
+class AnalysisStatus(ApiModel):
+    """The evidence so far, complete: with the routers' own history an operator that starts anew goes on from it."""
+
+    as_of: Annotated[int, K8s(format="int64")] = 0
+    """Unix second up to which counters have been used."""
+    requests: Annotated[int, K8s(format="int64")] = 0
+    """Requests that the candidate has answered."""
+    slow_above_milliseconds: int | None = None
+    """A request that takes longer counts as slow; None until stable's latency is known."""
+    metrics: Annotated[tuple[MetricEvidence, ...], Field(max_length=4), K8s(list_type="map", keys=("name",))] | None = (
+        None
+    )
+    sums: Annotated[str, Field(max_length=6144)] = ""
+    """The sums of the sequential tests in a compact form that only Penstock reads."""
+
+
+class CandidateStatus(RevisionStatus):
+    """The revision on its way."""
+
+    stage: Literal["Starting", "Warming", "Previewing", "Shadowing", "Stepping", "Promoting"] | None = None
+    step: int = 0
+    """Counted from 1; 0 before the first."""
+    observed_seconds: int = 0
+    """Seconds of this step (or of the shadow stage) with the weight attested and the counters read."""
+    step_requests: int = 0
+    """Requests that the candidate has answered in this step."""
+    plan: Annotated[tuple[PlannedStep, ...], Field(max_length=21), K8s(list_type="atomic")] | None = None
+    verdict: Literal["Pass", "Fail", "Undecided", "Inconclusive", "NoEvidence"] | None = None
+    analysis: AnalysisStatus | None = None
+    judged_since: Time | None = None
+    """When it first got traffic; the deadline counts from here."""
 
 
 class FailedRevision(ApiModel):
@@ -86,7 +152,8 @@ class ModelDeploymentStatus(ApiModel):
     replicas: int | None = None
     selector: str | None = None
     stable: RevisionStatus | None = None
-    candidate: RevisionStatus | None = None
+    candidate: CandidateStatus | None = None
+    observed_retry_token: str | None = None
     failed_revision: FailedRevision | None = None
     preparation: PreparationStatus | None = None
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=10), K8s(list_type="atomic")] | None = None

@@ -8,7 +8,14 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
-__all__ = ["canonical_duration", "canonical_quantity", "duration_seconds", "quantity_value"]
+__all__ = [
+    "NUMBER_PATTERN",
+    "canonical_duration",
+    "canonical_number",
+    "canonical_quantity",
+    "duration_seconds",
+    "quantity_value",
+]
 
 _DURATION_UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -65,3 +72,14 @@ def canonical_quantity(text: str | int) -> str:
         if scaled.denominator == 1 and (scaled >= 1 or value == 0):
             return f"{scaled.numerator}{suffix}" if value else "0"
     raise ValueError(f"{text!r} is finer than a billionth; write it like 500m, 2 or 1Gi")
+
+
+NUMBER_PATTERN = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"
+
+
+def canonical_number(text: str | int) -> str:
+    """The shortest spelling of a non-negative decimal number: `0.50` becomes `0.5`; raises ValueError."""
+    if not re.fullmatch(NUMBER_PATTERN, str(text)):
+        raise ValueError(f'{text!r} is not a plain number; write it like 2 or "0.5"')
+    value = Decimal(str(text)).normalize()
+    return f"{value:f}"

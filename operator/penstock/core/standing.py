@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock.api.reasons import Reason
 from penstock.api.resource import ModelDeployment
-from penstock.api.spec import TrafficSpec
+from penstock.api.traffic import TrafficSpec
 from penstock.api.status import HistoryEntry
 from penstock.api.units import duration_seconds
 
