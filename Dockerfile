@@ -18,4 +18,4 @@ USER 65532:65532
 WORKDIR /opt/penstock
 EXPOSE 8080
 ENTRYPOINT ["penstock"]
-CMD ["run"]
+CMD ["run", "--supervise"]

@@ -80,13 +80,19 @@ demo: $(VENV)/installed ## the main job: two models, predictions, one replacing 
 	@$(PY) examples/demo
 
 ##@ benchmarks
-.PHONY: bench-repository bench-cold-start bench-idle
+.PHONY: bench-repository bench-cold-start bench-idle bench-fleet bench-rollback bench-disruption
 bench-repository: $(VENV)/installed ## config.pbtxt: facts to checked text, per second
 	@$(PY) tests/bench/repository.py
 bench-cold-start: $(VENV)/installed ## apply to first correct prediction
 	@$(PY) tests/bench/cold_start.py
 bench-idle: $(VENV)/installed ## what 50 Ready deployments cost (SECONDS=60 for a short one)
 	@$(PY) tests/bench/idle.py
+bench-fleet: $(VENV)/installed ## what a router pod costs with 200 models, and how fast a weight changes
+	@$(PY) tests/bench/fleet.py
+bench-rollback: $(VENV)/installed ## bad revisions taken back under 200 requests/s, run by run (ARGS="--faults error-20 --runs 2 --history 60")
+	@$(PY) tests/bench/rollback.py $(ARGS)
+bench-disruption: $(VENV)/installed ## 1,000 weight changes, 100 replacements and accidents under load (ARGS="--only image")
+	@$(PY) tests/bench/rollout_disruption.py $(ARGS)
 
 .PHONY: lock
 lock: $(VENV)/installed ## resolve the lock files anew

@@ -18,3 +18,4 @@ lock dev pyproject.toml --extra runtime --group dev
 lock operator pyproject.toml -c requirements/dev.lock
 lock jobs requirements/jobs.in -c requirements/dev.lock
 lock triton requirements/triton.in --no-deps
+lock router requirements/router.in --no-deps

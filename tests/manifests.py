@@ -1,4 +1,4 @@
-"""ModelDeployments that must be refused, with where and why, and others that must not; for the API server and offline.
+"""Manifests that must be refused, with where and why, and others that must not; for the API server and offline.
 
 Each table maps a name to (manifest, path, words of the sentence). The words are the API server's only where the fault
 is a rule's; for types and bounds each side has words of its own.
@@ -6,6 +6,9 @@ is a rule's; for types and bounds each side has words of its own.
 
 import copy
 from typing import Any
+
+from penstock.api.resource import ModelDeployment
+from penstock.api.router import Router, TrafficSplitSpec
 
 URI = "oci://registry.penstock-system:5000/models/digits:v1"
 DIGEST = "sha256:" + "0" * 64
@@ -21,6 +24,61 @@ def manifest(model: dict[str, Any] | None = None, name: str = "digits", **spec: 
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"model": {"uri": URI, **(model or {})}, **copy.deepcopy(spec)},
     }
+
+
+def router(name: str = "edge", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "Router",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": copy.deepcopy(spec),
+    }
+
+
+STABLE = {"name": "digits-5b8d0c11", "model": "digits", "weight": 900}
+CANDIDATE = {"name": "digits-7c9f41d2", "model": "digits", "weight": 100}
+OTHER_CANDIDATE = {**CANDIDATE, "name": "digits-11111111"}
+
+
+def split(name: str = "digits", **spec: Any) -> dict[str, Any]:
+    """A TrafficSplit as the operator writes it; None takes a field away."""
+    usual = {
+        "router": "default",
+        "deployment": "digits",
+        "deploymentUid": "6a4cf6a4-0000-4000-8000-000000000000",
+        "generation": 17,
+        "port": 20000,
+        "stable": STABLE["name"],
+        "revisions": [CANDIDATE, STABLE],
+        "timeoutMilliseconds": 30000,
+        "maxRequestBytes": 2**26,
+        "maxConcurrent": 1024,
+    }
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "TrafficSplit",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {key: value for key, value in copy.deepcopy({**usual, **spec}).items() if value is not None},
+    }
+
+
+def parse(manifest: dict[str, Any]) -> ModelDeployment | Router | TrafficSplitSpec:
+    """As the operator reads it."""
+    if manifest["kind"] == "TrafficSplit":
+        return TrafficSplitSpec.model_validate(manifest["spec"])
+    return (Router if manifest["kind"] == "Router" else ModelDeployment).parse(manifest)
+
+
+def _steps(*weights: Any) -> dict[str, Any]:
+    return manifest(rollout={"canary": {"steps": [{"weight": weight} for weight in weights]}})
+
+
+def _analysis(**analysis: Any) -> dict[str, Any]:
+    return manifest(rollout={"analysis": analysis})
+
+
+def _service(**rollout: Any) -> dict[str, Any]:
+    return manifest(traffic={"provider": "Service"}, rollout=rollout)
 
 
 def _batching(count: int | None, **batching: Any) -> dict[str, Any]:
@@ -116,7 +174,170 @@ RULES: dict[str, tuple[dict[str, Any], str, str]] = {
     "a timeout of ages": (manifest(prepare={"timeout": "999999h" * 4}), "spec.prepare.timeout", "at most 24h"),
     "a timeout of nothing": (manifest(prepare={"timeout": "0s"}), "spec.prepare.timeout", "at least 10s"),
     "a request without time": (manifest(traffic={"timeout": "10ms"}), "spec.traffic.timeout", "from 1s to 1h"),
-    "a request of hours": (manifest(traffic={"timeout": "2h"}), "spec.traffic.timeout", "from 1s to 1h"),
+    "a request of hours": (
+        manifest(traffic={"timeout": "2h", "router": {"name": "slow"}}),
+        "spec.traffic.timeout",
+        "from 1s to 1h",
+    ),
+    "a request longer than the drain": (manifest(traffic={"timeout": "61s"}), "spec.traffic.timeout", "at most 1m"),
+    "a router without a router": (
+        manifest(traffic={"provider": "Service", "router": {"name": "edge"}}),
+        "spec.traffic.provider",
+        "need provider: Router",
+    ),
+    "limits without a router": (
+        manifest(traffic={"provider": "Service", "limits": {"maxConcurrent": 8}}),
+        "spec.traffic.provider",
+        "need provider: Router",
+    ),
+    "stickiness without a router": (
+        manifest(traffic={"provider": "Service", "stickiness": {"header": "x-user-id"}}),
+        "spec.traffic.provider",
+        "need provider: Router",
+    ),
+    "sticky by both": (
+        manifest(traffic={"stickiness": {"header": "x-user-id", "cookie": "revision"}}),
+        "spec.traffic.stickiness",
+        "either header or cookie",
+    ),
+    "sticky by nothing": (manifest(traffic={"stickiness": {}}), "spec.traffic.stickiness", "either header or cookie"),
+    "requests of 10 bytes": (
+        manifest(traffic={"limits": {"maxRequestBytes": 10}}),
+        "spec.traffic.limits.maxRequestBytes",
+        "from 1Ki to 1Ti",
+    ),
+    "requests of petabytes": (
+        manifest(traffic={"limits": {"maxRequestBytes": "1Pi"}}),
+        "spec.traffic.limits.maxRequestBytes",
+        "from 1Ki to 1Ti",
+    ),
+    "a weight of nothing": (_steps(0), "spec.rollout.canary.steps[0].weight", "0.1 to 100"),
+    "a weight of 0.05 %": (_steps("0.05"), "spec.rollout.canary.steps[0].weight", "steps of 0.1"),
+    "a weight too fine": (_steps(10, "12.25"), "spec.rollout.canary.steps[1].weight", "steps of 0.1"),
+    "a weight above all": (_steps(101), "spec.rollout.canary.steps[0].weight", "0.1 to 100"),
+    "a shadow of more than all": (
+        manifest(rollout={"shadow": {"percent": "100.1"}}),
+        "spec.rollout.shadow.percent",
+        "0.1 to 100",
+    ),
+    "steps that fall": (_steps(10, 50, "9.9"), "spec.rollout.canary.steps", "order the steps"),
+    "steps that fall as text would not": (_steps(9, 100, "10"), "spec.rollout.canary.steps", "order the steps"),
+    "a step of no time": (
+        manifest(rollout={"canary": {"steps": [{"weight": 10, "hold": "500ms"}]}}),
+        "spec.rollout.canary.steps[0].hold",
+        "from 1s to 24h",
+    ),
+    "a switch of no time": (
+        manifest(rollout={"strategy": "BlueGreen", "blueGreen": {"hold": "0s"}}),
+        "spec.rollout.blueGreen.hold",
+        "from 1s to 24h",
+    ),
+    "a shadow of no time": (
+        manifest(rollout={"shadow": {"percent": 10, "duration": "1ms"}}),
+        "spec.rollout.shadow.duration",
+        "from 1s to 24h",
+    ),
+    "steps of another strategy": (
+        manifest(rollout={"strategy": "BlueGreen", "canary": {"steps": [{"weight": 10}]}}),
+        "spec.rollout.strategy",
+        "canary belongs to",
+    ),
+    "a switch of another strategy": (
+        manifest(rollout={"blueGreen": {}}),
+        "spec.rollout.strategy",
+        "blueGreen to strategy: BlueGreen",
+    ),
+    "a shadow of a rollout at once": (
+        manifest(rollout={"strategy": "Immediate", "shadow": {"percent": 10}}),
+        "spec.rollout.strategy",
+        "remove what the strategy",
+    ),
+    "a canary without a router": (_service(strategy="Canary"), "spec.rollout", "no weights and no counters"),
+    "steps without a router": (_service(canary={"steps": [{"weight": 10}]}), "spec.rollout", "no weights"),
+    "a shadow without a router": (
+        _service(strategy="BlueGreen", blueGreen={"autoPromote": False}, shadow={"percent": 1}),
+        "spec.rollout",
+        "no weights",
+    ),
+    "a switch that nobody judges": (_service(strategy="BlueGreen"), "spec.rollout", "autoPromote: false"),
+    "a switch by itself that nobody judges": (
+        _service(strategy="BlueGreen", blueGreen={"autoPromote": True}),
+        "spec.rollout",
+        "autoPromote: false",
+    ),
+    "fewer errors than stable asked": (
+        _analysis(errors={"tolerance": "0.9"}),
+        "spec.rollout.analysis.errors.tolerance",
+        "from 1 to 100",
+    ),
+    "errors of nothing": (
+        _analysis(errors={"maxPercent": 0}),
+        "spec.rollout.analysis.errors.maxPercent",
+        "from 0.01 to 100",
+    ),
+    "more errors than requests": (
+        _analysis(errors={"maxPercent": 101}),
+        "spec.rollout.analysis.errors.maxPercent",
+        "from 0.01 to 100",
+    ),
+    "the fastest of all": (_analysis(latency={"quantile": 100}), "spec.rollout.analysis.latency.quantile", "to 99.9"),
+    "faster than stable asked": (
+        _analysis(latency={"tolerance": 101}),
+        "spec.rollout.analysis.latency.tolerance",
+        "from 1 to 100",
+    ),
+    "never wrong": (_analysis(falseRollback=0), "spec.rollout.analysis.falseRollback", "from 0.0001 to 0.5"),
+    "mostly wrong": (_analysis(falseRollback="0.51"), "spec.rollout.analysis.falseRollback", "from 0.0001 to 0.5"),
+    "always sure": (_analysis(promoteConfidence=1), "spec.rollout.analysis.promoteConfidence", "from 0.5 to 0.9999"),
+    "never sure": (_analysis(promoteConfidence="0.49"), "spec.rollout.analysis.promoteConfidence", "from 0.5"),
+    "no time to judge": (_analysis(deadline="9s"), "spec.rollout.analysis.deadline", "from 10s to 24h"),
+    "supervision without a breath": (
+        manifest(rollout={"supervision": {"timeout": "9s"}}),
+        "spec.rollout.supervision.timeout",
+        "from 10s to 1h",
+    ),
+    "supervision of hours": (
+        manifest(rollout={"supervision": {"timeout": "61m"}}),
+        "spec.rollout.supervision.timeout",
+        "from 10s to 1h",
+    ),
+    "to begin from nowhere": (manifest(rollout={"initial": {"uri": "digits"}}), "spec.rollout.initial.uri", "oci://"),
+    "to begin with a password": (
+        manifest(rollout={"initial": {"uri": "https://me:secret@host/x"}}),
+        "spec.rollout.initial.uri",
+        "credentialsSecretRef",
+    ),
+    "to begin above": (manifest(rollout={"initial": {"uri": "pvc://c/../x"}}), "spec.rollout.initial.uri", "`..`"),
+    "a router's name too long": (router("r" * 41), "metadata.name", "at most 40"),
+    "a router's name with a dot": (router("edge.one"), "metadata.name", "names of the fleet's objects"),
+    "a router that cuts": (router(drain="500ms"), "spec.drain", "from 1s to 1h"),
+    "a router that lingers": (router(drain="2h"), "spec.drain", "from 1s to 1h"),
+    "a router that pauses for days": (router(update={"pause": "25h"}), "spec.update.pause", "at most 24h"),
+    "a router in another's fleet": (
+        router(pod={"labels": {"penstock.dev/router": "default"}}),
+        "spec.pod.labels",
+        "use other keys",
+    ),
+    "a split under another name": (split("other"), "metadata.name", "carries the name of its ModelDeployment"),
+    "a split to another's revision": (
+        split(revisions=[STABLE, {**CANDIDATE, "name": "faces-7c9f41d2"}]),
+        "spec.revisions",
+        "the split's own alone",
+    ),
+    "weights below all": (split(revisions=[STABLE]), "spec.revisions", "add up to 1000"),
+    "weights above all": (split(revisions=[STABLE, {**CANDIDATE, "weight": 101}]), "spec.revisions", "add up to 1000"),
+    "a stable that is not there": (split(stable="digits-00000000"), "spec.stable", "none of the revisions"),
+    "a stable of nothing": (split(revisions=[]), "spec.stable", "none of the revisions"),
+    "a shadow that is not there": (
+        split(shadow={"name": "digits-00000000", "share": 100}),
+        "spec.shadow",
+        "none of the revisions",
+    ),
+    "a split sticky by both": (
+        split(stickiness={"header": "a", "cookie": "b"}),
+        "spec.stickiness",
+        "either header or cookie",
+    ),
 }
 """Refused by a rule: the API server answers with these very words."""
 
@@ -180,6 +401,120 @@ TYPES: dict[str, tuple[dict[str, Any], str, str]] = {
         "match",
     ),
     "an affinity in a list": (manifest(pod={"affinity": []}), "spec.pod.affinity", "an object goes here"),
+    "a provider of later": (manifest(traffic={"provider": "Mesh"}), "spec.traffic.provider", "one of Router, Service"),
+    "a router with a dot": (
+        manifest(traffic={"router": {"name": "edge.one"}}),
+        "spec.traffic.router.name",
+        "does not match",
+    ),
+    "no room": (manifest(traffic={"limits": {"maxConcurrent": 0}}), "spec.traffic.limits.maxConcurrent", "at least 1"),
+    "a header that breaks out": (
+        manifest(traffic={"stickiness": {"header": "x-user: 1\r\nhost"}}),
+        "spec.traffic.stickiness.header",
+        "does not match",
+    ),
+    "a cookie with a semicolon": (
+        manifest(traffic={"stickiness": {"cookie": "a;b"}}),
+        "spec.traffic.stickiness.cookie",
+        "does not match",
+    ),
+    "a strategy of others": (manifest(rollout={"strategy": "Linear"}), "spec.rollout.strategy", "one of Canary"),
+    "no steps": (manifest(rollout={"canary": {"steps": []}}), "spec.rollout.canary.steps", "at least 1"),
+    "too many steps": (_steps(*range(1, 22)), "spec.rollout.canary.steps", "at most 20"),
+    "a step without weight": (
+        manifest(rollout={"canary": {"steps": [{"hold": "1m"}]}}),
+        "spec.rollout.canary.steps[0].weight",
+        "required",
+    ),
+    "a float as weight": (_steps(0.5), "spec.rollout.canary.steps[0].weight", "a quoted string"),
+    "a weight with a sign": (
+        manifest(rollout={"shadow": {"percent": "10 %"}}),
+        "spec.rollout.shadow.percent",
+        "does not match",
+    ),
+    "a negative weight": (_steps(-1), "spec.rollout.canary.steps[0].weight", "at least 0"),
+    "a probability in exponents": (
+        _analysis(falseRollback="1e-2"),
+        "spec.rollout.analysis.falseRollback",
+        "does not match",
+    ),
+    "a verdict of one's own": (_analysis(onNoTraffic="Pass"), "spec.rollout.analysis.onNoTraffic", "one of Hold"),
+    "a command for no revision": (manifest(rollout={"promote": "now"}), "spec.rollout.promote", "does not match"),
+    "a command for a step in words": (
+        manifest(rollout={"promote": "digits-7c9f41d2/one"}),
+        "spec.rollout.promote",
+        "does not match",
+    ),
+    "a command for another hash": (
+        manifest(rollout={"abort": "digits-7C9F41D2"}),
+        "spec.rollout.abort",
+        "does not match",
+    ),
+    "a token without end": (manifest(rollout={"retryToken": "2" * 65}), "spec.rollout.retryToken", "at most 64"),
+    "a token that is a number": (manifest(rollout={"retryToken": 2}), "spec.rollout.retryToken", "quote it"),
+    "a history of less than nothing": (
+        manifest(rollout={"revisionHistoryLimit": -1}),
+        "spec.rollout.revisionHistoryLimit",
+        "at least 0",
+    ),
+    "a fleet of none": (router(replicas=0), "spec.replicas", "at least 1"),
+    "a fleet of a thousand": (router(replicas=1000), "spec.replicas", "at most 100"),
+    "a fleet's memory in words": (
+        router(resources={"limits": {"memory": "much"}}),
+        "spec.resources.limits.memory",
+        "does not match",
+    ),
+    "a port of somebody else": (split(port=10091), "spec.port", "at least 20000"),
+    "a port above": (split(port=30000), "spec.port", "at most 29999"),
+    "a revision with a slash": (
+        split(revisions=[{**STABLE, "name": "digits-5b8d0c11/http", "weight": 1000}], stable=None),
+        "spec.revisions[0].name",
+        "does not match",
+    ),
+    "a revision with a dot": (
+        split(revisions=[{**STABLE, "name": "digits-a.b", "weight": 1000}], stable=None),
+        "spec.revisions[0].name",
+        "does not match",
+    ),
+    "a revision twice": (
+        split(revisions=[STABLE, {**CANDIDATE, "weight": 50}, {**CANDIDATE, "weight": 50}]),
+        "spec.revisions[2]",
+        "already",
+    ),
+    "a model that climbs": (
+        split(revisions=[{**STABLE, "model": "../../etc", "weight": 1000}]),
+        "spec.revisions[0].model",
+        "does not match",
+    ),
+    "a weight below nothing": (
+        split(revisions=[{**STABLE, "weight": -1}, {**CANDIDATE, "weight": 1000}, {**OTHER_CANDIDATE, "weight": 1}]),
+        "spec.revisions[0].weight",
+        "at least 0",
+    ),
+    "a deployment with a dot": (
+        split("digits.v1", deployment="digits.v1", revisions=[], stable=None),
+        "spec.deployment",
+        "does not match",
+    ),
+    "a uid that climbs": (split(deploymentUid="../x"), "spec.deploymentUid", "does not match"),
+    "a router that climbs": (split(router="../x"), "spec.router", "does not match"),
+    "no generation": (split(generation=0), "spec.generation", "at least 1"),
+    "a generation not said": (split(generation=None), "spec.generation", "required"),
+    "revisions not said": (split(revisions=None, stable=None), "spec.revisions", "required"),
+    "a stickiness that breaks out": (
+        split(stickiness={"cookie": "a\nb"}),
+        "spec.stickiness.cookie",
+        "does not match",
+    ),
+    "a request without an end": (split(timeoutMilliseconds=3_600_001), "spec.timeoutMilliseconds", "at most 3600000"),
+    "requests without a bound": (split(maxRequestBytes=2**41), "spec.maxRequestBytes", "at most 1099511627776"),
+    "more at once than anything": (split(maxConcurrent=2_000_000), "spec.maxConcurrent", "at most 1000000"),
+    "a copy of nothing": (split(shadow={"name": STABLE["name"], "share": 0}), "spec.shadow.share", "at least 1"),
+    "supervision that never ends": (
+        split(supervision={"timeoutSeconds": 10**6, "renewTime": "2026-01-01T12:00:00Z"}),
+        "spec.supervision.timeoutSeconds",
+        "at most 86400",
+    ),
 }
 """Refused by the schema."""
 
@@ -188,6 +523,14 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str, str]] = {
     "a field in another case": (manifest({"servedname": "x"}), "spec.model.servedname", "did you mean servedName?"),
     "a field of a later release": (manifest(optimize={"precision": "INT8"}), "spec.optimize", "no field of this name"),
     "a template": (manifest(pod={"volumes": []}), "spec.pod.volumes", "no field of this name"),
+    "a router's template": (router(pod={"containers": []}), "spec.pod.containers", "no field of this name"),
+    "a router in a host's network": (router(pod={"hostNetwork": True}), "spec.pod.hostNetwork", "no field"),
+    "Envoy's own words": (split(envoy={"cluster": {}}), "spec.envoy", "no field of this name"),
+    "an address in a split": (
+        split(revisions=[{**STABLE, "weight": 1000, "address": "169.254.169.254"}]),
+        "spec.revisions[0].address",
+        "no field of this name",
+    ),
 }
 """Refused by the API server when it is asked to be strict, as kubectl does."""
 
@@ -232,4 +575,92 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         }
     ),
     "durations": manifest(prepare={"timeout": "1h30m"}, traffic={"timeout": "1.5s"}),
+    "a rollout of everything": manifest(
+        rollout={
+            "strategy": "Canary",
+            "canary": {"steps": [{"weight": "0.1", "hold": "1s"}, {"weight": 10}, {"weight": "10"}, {"weight": 100}]},
+            "shadow": {"percent": "0.5", "duration": "24h"},
+            "analysis": {
+                "mode": "Observe",
+                "allowInterfaceChange": True,
+                "errors": {"tolerance": 1, "maxPercent": "0.01"},
+                "latency": {"quantile": "99.9", "tolerance": "1.5"},
+                "falseRollback": "0.0001",
+                "promoteConfidence": "0.9999",
+                "onNoTraffic": "Promote",
+                "deadline": "10s",
+            },
+            "supervision": {"timeout": "10s", "onLoss": "Keep"},
+            "initial": {"uri": f"oci://host/m@{DIGEST}", "digest": DIGEST},
+            "paused": True,
+            "promote": "digits-7c9f41d2/1",
+            "abort": "",
+            "retryToken": "2",
+            "revisionHistoryLimit": 0,
+        }
+    ),
+    "a rollout that says nothing": manifest(rollout={"analysis": {"errors": {}, "latency": {}}, "supervision": {}}),
+    "a wide analysis": _analysis(
+        errors={"tolerance": 100, "maxPercent": 100},
+        latency={"quantile": 50, "tolerance": 100},
+        falseRollback="0.5",
+        promoteConfidence="0.5",
+        deadline="24h",
+    ),
+    "twenty steps": _steps(*range(1, 21)),
+    "a switch": manifest(
+        rollout={
+            "strategy": "BlueGreen",
+            "blueGreen": {"autoPromote": False, "hold": "1s", "keepPrevious": "0s"},
+            "shadow": {"percent": 100},
+            "promote": "digits-7c9f41d2",
+        }
+    ),
+    "at once": manifest(rollout={"strategy": "Immediate"}),
+    "at once without a router": _service(strategy="Immediate", revisionHistoryLimit=3),
+    "a switch by hand without a router": _service(strategy="BlueGreen", blueGreen={"autoPromote": False}),
+    "no router": manifest(traffic={"provider": "Service", "timeout": "1h"}),
+    "no router, no strategy": _service(paused=True),
+    "a router of one's own": manifest(
+        traffic={
+            "provider": "Router",
+            "router": {"name": "edge"},
+            "timeout": "1h",
+            "limits": {"maxRequestBytes": "1Ti", "maxConcurrent": 1},
+            "stickiness": {"cookie": "digits.revision"},
+        }
+    ),
+    "a request as long as the drain": manifest(
+        traffic={"timeout": "60s", "limits": {"maxRequestBytes": 1024}, "stickiness": {"header": "x-user-id"}}
+    ),
+    "the smallest router": router("default"),
+    "a router of everything": router(
+        replicas=3,
+        image="mirror.example/penstock-router:1",
+        resources={"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},
+        drain="1h",
+        update={"pause": "0s"},
+        pod={
+            "labels": {"team": "vision"},
+            "annotations": {"note": "any"},
+            "nodeSelector": {"zone": "a"},
+            "tolerations": [{"key": "edge", "operator": "Exists"}],
+            "affinity": {"podAntiAffinity": {}},
+            "topologySpreadConstraints": [{"maxSkew": 1}],
+            "priorityClassName": "high",
+            "imagePullSecrets": [{"name": "pull"}],
+        },
+    ),
+    "a split": split(),
+    "a split of nothing": split(revisions=[], stable=None),
+    "a split of what only drains": split(revisions=[{**STABLE, "weight": 0}], stable=None),
+    "a split of everything": split(
+        port=29999,
+        revisions=[{**STABLE, "weight": 1000}, {**CANDIDATE, "weight": 0}],
+        shadow={"name": CANDIDATE["name"], "share": 1000},
+        supervision={"timeoutSeconds": 60, "renewTime": "2026-01-01T12:00:00Z", "onLoss": "Keep"},
+        stickiness={"header": "x-user-id"},
+        timeoutMilliseconds=3_600_000,
+        maxRequestBytes=2**40,
+    ),
 }

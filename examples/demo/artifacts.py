@@ -1,10 +1,12 @@
 """Models as OCI artifacts in the chart's registry: pushed under a tag, pulled again by digest."""
 
 import hashlib
+import io
 import json
 import sys
+import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,20 @@ class Artifacts:
             digest: str = self._push(file, tag).headers["Docker-Content-Digest"]
         return digest
 
-    def _push(self, file: Path, tag: str) -> Any:
-        target, files = f"{self._address}/{self._repository}:{tag}", [f"{file}:application/vnd.onnx.model"]
+    def push_repository(self, files: Mapping[str, bytes], tag: str) -> str:
+        """Push a Triton model repository, files by path, as one archive; return the digest of its manifest."""
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / "repository.tar"
+            with tarfile.open(archive, "w") as packed:
+                for path, content in files.items():
+                    entry = tarfile.TarInfo(path)
+                    entry.size = len(content)
+                    packed.addfile(entry, io.BytesIO(content))
+            digest: str = self._push(archive, tag, "application/x-tar").headers["Docker-Content-Digest"]
+        return digest
+
+    def _push(self, file: Path, tag: str, kind: str = "application/vnd.onnx.model") -> Any:
+        target, files = f"{self._address}/{self._repository}:{tag}", [f"{file}:{kind}"]
         try:
             return self._client.push(target, files=files, disable_path_validation=True, quiet=True)
         except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from .screen import DemoError
 __all__ = ["SYSTEM_NAMESPACE", "image_values", "install_chart", "registry_images"]
 
 SYSTEM_NAMESPACE = "penstock-system"
-_IMAGES = ("operator", "jobs", "triton", "registry")
+_IMAGES = ("operator", "jobs", "triton", "router", "registry")
 
 
 def install_chart(cluster: Cluster, values: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ import json
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,12 @@ __all__ = [
     "NAME",
     "NAMESPACE",
     "Serving",
+    "TakenBack",
     "apply_deployment",
     "prepare_namespace",
     "requests_answered",
     "wait_until_ready",
+    "wait_until_taken_back",
 ]
 
 NAMESPACE, NAME = "penstock-demo", "digits"
@@ -32,6 +34,15 @@ class Serving:
 
     revision: str
     digest: str
+
+
+@dataclass(frozen=True)
+class TakenBack:
+    """What status says of a revision that did not go live."""
+
+    revision: str
+    reason: str
+    message: str
 
 
 def prepare_namespace(cluster: Cluster, screen: Screen) -> None:
@@ -49,14 +60,18 @@ def prepare_namespace(cluster: Cluster, screen: Screen) -> None:
         time.sleep(0.5)
 
 
-def apply_deployment(cluster: Cluster, uri: str, digest: str, mark: str) -> None:
+def apply_deployment(cluster: Cluster, model: Mapping[str, Any], mark: str, rollout: Mapping[str, Any]) -> None:
     """Apply the manifest; another `mark` in the server's environment makes it another revision of the same model."""
     cluster.apply(
         {
             "apiVersion": "penstock.dev/v1alpha1",
             "kind": "ModelDeployment",
             "metadata": {"name": NAME, "namespace": NAMESPACE},
-            "spec": {"model": {"uri": uri, "digest": digest}, "pod": {"env": [{"name": "DEMO_ROUND", "value": mark}]}},
+            "spec": {
+                "model": dict(model),
+                "pod": {"env": [{"name": "DEMO_ROUND", "value": mark}]},
+                "rollout": dict(rollout),
+            },
         }
     )
 
@@ -65,15 +80,9 @@ def wait_until_ready(
     cluster: Cluster, screen: Screen, digest: str, *, other_than: str = "", seconds: float = 120
 ) -> Serving:
     """Show the status message until Ready is True for the digest, in a revision `other_than` the one before."""
-    deadline = time.monotonic() + seconds
-    message = "the operator has not looked at it yet"
-    for found in _watch(cluster, deadline):
-        status = found.get("status", {})
-        if status.get("observedGeneration") != found["metadata"]["generation"]:
-            screen.now(message)
-            continue
+    message = ""
+    for status in _statuses(cluster, screen, seconds):
         message = status.get("message", "")
-        screen.now(message)
         conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
         if conditions.get("Stalled", {}).get("status") == "True":
             raise DemoError(f"ModelDeployment {NAME} is stalled: {conditions['Stalled']['reason']}: {message}")
@@ -84,6 +93,31 @@ def wait_until_ready(
     raise DemoError(
         f"ModelDeployment {NAME} is not Ready with {digest} after {seconds:.0f} s; its status says: {message}"
     )
+
+
+def wait_until_taken_back(cluster: Cluster, screen: Screen, *, stable: str, seconds: float = 120) -> TakenBack:
+    """Show the status message until a revision was taken back and `stable` serves alone."""
+    message = ""
+    for status in _statuses(cluster, screen, seconds):
+        message = status.get("message", "")
+        serving, failed = (status.get("stable") or {}).get("revision"), status.get("failedRevision") or {}
+        if serving != stable:
+            raise DemoError(f"{serving} serves instead of {stable}; the faulty revision should have been taken back.")
+        if failed and status.get("phase") == "RolledBack" and not status.get("candidate"):
+            return TakenBack(failed["revision"], failed["reason"], failed["message"])
+    raise DemoError(f"the faulty revision is not taken back after {seconds:.0f} s; status says: {message}")
+
+
+def _statuses(cluster: Cluster, screen: Screen, seconds: float) -> Iterator[dict[str, Any]]:
+    """Each status of the spec as it is, its message shown, for so many seconds."""
+    message = "the operator has not looked at it yet"
+    for found in _watch(cluster, time.monotonic() + seconds):
+        status = found.get("status", {})
+        current = status.get("observedGeneration") == found["metadata"]["generation"]
+        message = status.get("message", "") if current else message
+        screen.now(message)
+        if current:
+            yield status
 
 
 def _watch(cluster: Cluster, deadline: float) -> Iterator[dict[str, Any]]:

@@ -1,11 +1,12 @@
 """An open-loop load generator for the v2 protocol: standard library alone, so it runs in any pod that has Python.
 
-Requests are due at times fixed beforehand, whatever the server does; each opens a connection of its own, is sent once,
-and its latency counts from when it was due. A client that waits for answers before it asks again would go quiet exactly
-while the server is in trouble, and report that nothing was lost.
+Requests are due at times fixed beforehand, whatever the server does; each is sent once, and its latency counts from
+when it was due. A client that waits for answers before it asks again would go quiet exactly while the server is in
+trouble, and report that nothing was lost. By itself it knows one door, HTTP/1.1 over new or kept connections; others
+may be given to `Load`.
 
 Standard output is JSON lines: `{"progress": ...}` several times a second, one `{"result": ...}` at the end. SIGTERM
-ends the offering; requests under way are waited for.
+ends the offering; requests under way are waited for. With --records every request is a line of its own in a file.
 """
 
 import argparse
@@ -16,15 +17,18 @@ import random
 import signal
 import sys
 import time
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TextIO
 from urllib.parse import urlsplit
 
-__all__ = ["Load", "Plan", "Request", "percentile", "read_requests"]
+__all__ = ["Answer", "Door", "HttpDoor", "Load", "Plan", "Request", "percentile", "read_requests"]
 
+REVISION_HEADER = "x-penstock-revision"
 _PROGRESS_SECONDS = 0.2
 _SHOWN_FAILURES = 20
 _LARGEST_HEAD = 64 << 10
@@ -42,10 +46,9 @@ class Request:
 class Plan:
     """What is offered: `rate` requests a second until `count` of them or `seconds` are over."""
 
-    url: str
     rate: float
     seconds: float
-    count: int
+    count: int = 1_000_000_000
     arrivals: str = "fixed"
     """`fixed` intervals, or `poisson`: independent users."""
     timeout: float = 30.0
@@ -64,6 +67,88 @@ class Plan:
             due = due + chance.expovariate(self.rate) if self.arrivals == "poisson" else number / self.rate
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What came back, and what is wrong with it; empty when nothing is."""
+
+    status: str
+    wrong: str = ""
+    revision: str = ""
+    """Which revision a router says has answered."""
+
+
+class Door(Protocol):
+    """One way to ask the model; exceptions other than OSError, ValueError and EOFError are its own business."""
+
+    name: str
+    share: float
+    """Of the requests, beside the shares of the other doors."""
+
+    async def ask(self, number: int) -> Answer:
+        """Send the request with this number, once."""
+
+    async def close(self) -> None:
+        """Give back what it holds."""
+
+
+class HttpDoor:
+    """HTTP/1.1; `kept` connections used in turn, or with 0 a new one for each request.
+
+    `host` may be set anew at any time, as a client does whose name has resolved to another address. Of `headers`,
+    lines like `x-user: 7`, each request carries one in turn.
+    """
+
+    def __init__(
+        self, url: str, requests: Iterable[Request], *, kept: int = 0, share: float = 1, headers: Sequence[str] = ()
+    ) -> None:
+        address = urlsplit(url)
+        self.name, self.share = ("http-kept" if kept else "http-new"), share
+        self.host, self._port, self._kept = address.hostname or "", address.port or 80, kept
+        self._messages = [(_head(address.path, address.netloc, item.body, kept=bool(kept)), item) for item in requests]
+        self._headers = [f"{line}\r\n".encode() for line in headers] or [b""]
+        if not self._messages or not self.host:
+            raise ValueError("a load needs http://host:port/path and at least one request")
+        self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
+
+    async def ask(self, number: int) -> Answer:
+        """Send it and judge what comes."""
+        start, request = self._messages[number % len(self._messages)]
+        line = self._headers[number % len(self._headers)]
+        head, body = await self._post(b"".join((start, line, b"\r\n", request.body)))
+        status = int(head.split(" ", 2)[1])
+        return Answer(str(status), _complaint(request, status, body), _header(head, REVISION_HEADER))
+
+    async def close(self) -> None:
+        """Close the kept connections."""
+        while self._idle:
+            self._idle.popleft()[1].close()
+
+    async def _post(self, message: bytes) -> tuple[str, bytes]:
+        reader, writer = await self._connection()
+        keep = False
+        try:
+            writer.write(message)
+            await writer.drain()
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            body = await reader.readexactly(_content_length(head))
+            keep = len(self._idle) < self._kept and _header(head, "connection").lower() != "close"
+        finally:
+            if keep:
+                self._idle.append((reader, writer))
+            else:
+                writer.close()
+        return head, body
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The connection that has rested longest; those the server has closed meanwhile are no loss."""
+        while self._idle:
+            reader, writer = self._idle.popleft()
+            if not reader.at_eof() and not writer.is_closing():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self.host, self._port, limit=_LARGEST_HEAD)
+
+
 @dataclass
 class _Tally:
     sent: int = 0
@@ -78,13 +163,8 @@ class _Tally:
 class Load:
     """One run of a plan; `stop` ends it early."""
 
-    def __init__(self, plan: Plan, requests: Iterable[Request]) -> None:
-        address = urlsplit(plan.url)
-        self._plan = plan
-        self._host, self._port = address.hostname or "", address.port or 80
-        self._heads = [(_head(address.path, address.netloc, request.body), request) for request in requests]
-        if not self._heads or not self._host:
-            raise ValueError("a load needs http://host:port/path and at least one request")
+    def __init__(self, plan: Plan, doors: Sequence[Door], records: TextIO | None = None) -> None:
+        self._plan, self._doors, self._records = plan, tuple(doors), records
         self._tally = _Tally()
         self._stopped = asyncio.Event()
 
@@ -99,19 +179,21 @@ class Load:
     async def run(self) -> dict[str, Any]:
         """Offer everything, wait for the last answer, and tell what happened."""
         start, under_way = time.monotonic(), set[asyncio.Task[None]]()
-        for due, (head, request) in zip(self._plan.due_times(), cycle(self._heads), strict=False):
+        for number, (due, door) in enumerate(zip(self._plan.due_times(), _turns(self._doors), strict=False)):
             if await self._stopped_before(start + due):
                 break
             self._tally.sent += 1
             if len(under_way) >= self._plan.most_in_flight:
-                self._fail(due, f"not started: {len(under_way)} requests are under way")
+                self._note(due, door, 0, Answer("", f"not started: {len(under_way)} requests are under way"))
                 continue
-            task = asyncio.create_task(self._ask(start, due, head, request))
+            task = asyncio.create_task(self._ask(start, due, door, number))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
         offered = time.monotonic() - start
         if under_way:
             await asyncio.wait(under_way)
+        for door in self._doors:
+            await door.close()
         return self._result(offered, time.monotonic() - start)
 
     async def _stopped_before(self, moment: float) -> bool:
@@ -125,34 +207,26 @@ class Load:
             return False
         return True
 
-    async def _ask(self, start: float, due: float, head: bytes, request: Request) -> None:
+    async def _ask(self, start: float, due: float, door: Door, number: int) -> None:
         began = time.monotonic() - start
         self._tally.latest_start = max(self._tally.latest_start, began - due)
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + self._plan.timeout - (began - due)):
-                wrong = _verdict(request, await self._post(head + request.body))
+                answer = await door.ask(number)
         except TimeoutError:
-            wrong = f"no answer within {self._plan.timeout:g} s"
+            answer = Answer("", f"no answer within {self._plan.timeout:g} s")
         except (OSError, ValueError, EOFError) as error:
-            wrong = f"{type(error).__name__}: {error}"
-        if wrong:
-            self._fail(due, wrong)
+            answer = Answer("", f"{type(error).__name__}: {error}")
+        self._note(due, door, time.monotonic() - start - due, answer)
+
+    def _note(self, due: float, door: Door, seconds: float, answer: Answer) -> None:
+        if answer.wrong:
+            self._tally.failures.append((due, answer.wrong))
         else:
-            self._tally.latencies.append(time.monotonic() - start - due)
-
-    async def _post(self, message: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer on a new connection."""
-        reader, writer = await asyncio.open_connection(self._host, self._port, limit=_LARGEST_HEAD)
-        try:
-            writer.write(message)
-            await writer.drain()
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            return int(head.split(" ", 2)[1]), await reader.readexactly(_content_length(head))
-        finally:
-            writer.close()
-
-    def _fail(self, due: float, error: str) -> None:
-        self._tally.failures.append((due, error))
+            self._tally.latencies.append(seconds)
+        if self._records:
+            line = (round(time.time(), 4), round(seconds, 5), door.name, answer.status, answer.revision, answer.wrong)
+            self._records.write(json.dumps(line) + "\n")
 
     def _result(self, offered: float, elapsed: float) -> dict[str, Any]:
         tally = self._tally
@@ -167,6 +241,7 @@ class Load:
             "latest_start_ms": round(tally.latest_start * 1000, 3),
             **found,
             "failures": shown,
+            "errors": dict(Counter(error for _, error in tally.failures).most_common(_SHOWN_FAILURES)),
         }
 
 
@@ -185,28 +260,45 @@ def read_requests(path: Path) -> list[Request]:
     ]
 
 
-def _head(path: str, host: str, body: bytes) -> bytes:
+def _turns(doors: Sequence[Door]) -> Iterator[Door]:
+    """Endlessly, each door as often as its share says, as evenly as can be."""
+    credit = [0.0] * len(doors)
+    whole = sum(door.share for door in doors)
+    while True:
+        credit = [have + door.share for have, door in zip(credit, doors, strict=True)]
+        chosen = max(range(len(doors)), key=credit.__getitem__)
+        credit[chosen] -= whole
+        yield doors[chosen]
+
+
+def _head(path: str, host: str, body: bytes, *, kept: bool) -> bytes:
     lines = (
         f"POST {path or '/'} HTTP/1.1",
         f"Host: {host}",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
-        "Connection: close",
+        f"Connection: {'keep-alive' if kept else 'close'}",
     )
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def _header(head: str, wanted: str) -> str:
+    """The value of a header, empty where there is none."""
+    for line in head.split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        if name.strip().lower() == wanted:
+            return value.strip()
+    return ""
 
 
 def _content_length(head: str) -> int:
-    for line in head.split("\r\n")[1:]:
-        name, _, value = line.partition(":")
-        if name.strip().lower() == "content-length":
-            return int(value)
-    raise ValueError("the answer has no Content-Length")
+    length = _header(head, "content-length")
+    if not length:
+        raise ValueError("the answer has no Content-Length")
+    return int(length)
 
 
-def _verdict(request: Request, answer: tuple[int, bytes]) -> str:
-    """What is wrong with an answer, empty when nothing is."""
-    status, body = answer
+def _complaint(request: Request, status: int, body: bytes) -> str:
     if status != 200:
         return f"status {status}: {body[:200].decode(errors='replace')}"
     if not request.labels:
@@ -216,14 +308,8 @@ def _verdict(request: Request, answer: tuple[int, bytes]) -> str:
     return "" if label in request.labels else f"label {label}, expected one of {sorted(request.labels)}"
 
 
-async def _report_progress(load: Load) -> None:
-    while True:
-        await asyncio.sleep(_PROGRESS_SECONDS)
-        print(json.dumps({"progress": load.progress()}), flush=True)
-
-
-async def _main(plan: Plan, requests: list[Request]) -> None:
-    load = Load(plan, requests)
+async def serve_program(load: Load) -> None:
+    """Run it as a program: progress and result on standard output, ended by SIGTERM."""
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, load.stop)
     progress = asyncio.create_task(_report_progress(load))
@@ -232,19 +318,34 @@ async def _main(plan: Plan, requests: list[Request]) -> None:
     print(json.dumps({"result": result}), flush=True)
 
 
-def _plan() -> tuple[Plan, list[Request]]:
+async def _report_progress(load: Load) -> None:
+    while True:
+        await asyncio.sleep(_PROGRESS_SECONDS)
+        print(json.dumps({"progress": load.progress()}), flush=True)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="http://host:port/v2/models/NAME/infer")
     parser.add_argument("requests", type=Path, help='JSON list of {"body": {...}, "labels": [...]}')
     parser.add_argument("--rate", type=float, default=100.0, help="requests per second")
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--count", type=int, default=1_000_000, help="at most so many")
+    parser.add_argument("--count", type=int, default=Plan.count, help="at most so many")
     parser.add_argument("--arrivals", choices=("fixed", "poisson"), default="fixed")
     parser.add_argument("--timeout", type=float, default=Plan.timeout)
-    options = vars(parser.parse_args())
-    return Plan(**{name: options[name] for name in options if name != "requests"}), read_requests(options["requests"])
+    parser.add_argument("--kept", type=int, default=0, help="connections to keep; 0: a new one for each request")
+    parser.add_argument("--records", type=Path, help="file for [time, seconds, door, status, revision, wrong] lines")
+    return parser.parse_args()
+
+
+async def _main(options: argparse.Namespace) -> None:
+    with ExitStack() as stack:
+        records = stack.enter_context(options.records.open("w", buffering=1)) if options.records else None
+        plan = Plan(options.rate, options.seconds, options.count, options.arrivals, options.timeout)
+        door = HttpDoor(options.url, read_requests(options.requests), kept=options.kept)
+        await serve_program(Load(plan, [door], records))
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(*_plan()))
+    asyncio.run(_main(_options()))
     sys.exit(0)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .cluster import Cluster
@@ -10,8 +10,10 @@ from .deployment import Serving, apply_deployment, requests_answered, wait_until
 from .screen import DemoError, Screen
 from .traffic import RATE, Traffic
 
-__all__ = ["Model", "Row", "replace_under_load"]
+__all__ = ["AT_ONCE", "Model", "Row", "replace_under_load", "summary"]
 
+AT_ONCE = {"strategy": "Immediate"}
+"""spec.rollout of a revision that takes over as soon as it is ready."""
 _ROUNDS = ("mlp", "linear", "mlp", "linear", "mlp")
 _EACH_WAY = 3_000
 _AFTER_READY = 3 * RATE
@@ -26,6 +28,12 @@ class Model:
 
     uri: str
     digest: str
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> dict[str, str]:
+        """spec.model."""
+        return {"uri": self.uri, "digest": self.digest, **self.needs}
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ def replace_under_load(
 def _replace(cluster: Cluster, screen: Screen, model: Model, before: Serving, mark: str) -> tuple[Serving, float, int]:
     """The new revision once it is Ready, the seconds that took, and what its counter stood at then."""
     start = time.monotonic()
-    apply_deployment(cluster, model.uri, model.digest, mark)
+    apply_deployment(cluster, model.spec, mark, AT_ONCE)
     serving = wait_until_ready(cluster, screen, model.digest, other_than=before.revision)
     return serving, time.monotonic() - start, requests_answered(cluster, serving.revision)
 

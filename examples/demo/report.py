@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from .replacement import Row
+from .rollout import rollout_complaint
 
 __all__ = ["DIFFERENCE", "complaint", "predictions_table", "replacements_table", "write_report"]
 
@@ -16,7 +17,8 @@ DIFFERENCE = 1e-6
 NOTES = {
     "predictions": "latencies are those of one caller, per_second that of eight; every image is one request",
     "load": "open loop at 100 requests a second, a new connection per request, no retries",
-    "left_out": "kept connections and gRPC under a replacement: they need the router of a later release",
+    "rollout": "`failed` of the one taken back are its own errors; `lost` are all others",
+    "left_out": "kept connections and gRPC under change: `make bench-rollback` and `make bench-disruption` count them",
 }
 
 
@@ -27,6 +29,8 @@ def complaint(report: Mapping[str, Any]) -> str | None:
             return f"{name}: {found['mismatches']} of {found['images']} labels are not those of onnxruntime."
         if not found["max_abs_difference"] <= DIFFERENCE:
             return f"{name}: a probability is {found['max_abs_difference']:.1e} off, {DIFFERENCE:.0e} is allowed."
+    if wrong := rollout_complaint(report["rollout"]):
+        return wrong
     replacement = report["replacement"]
     if replacement["failed"]:
         first = replacement["failures"][0]

@@ -1,4 +1,7 @@
-"""What the demo does, in order: cluster, images, chart, two models, predictions, and one model replacing the other."""
+"""What the demo does, in order.
+
+Cluster, images, chart, models, predictions, a canary promoted and one taken back, and one model replacing the other.
+"""
 
 import subprocess
 import sys
@@ -15,9 +18,11 @@ from .artifacts import Artifacts, open_registry
 from .chart import image_values, install_chart, registry_images
 from .cluster import Cluster, build_images, find_cluster
 from .deployment import NAME, NAMESPACE, Serving, apply_deployment, prepare_namespace, wait_until_ready
+from .faults import MODEL_SPEC, faulty_repository
 from .predictions import DOORS, Answers, HeldOut, compare, predict, reference, v2_request
-from .replacement import Model, replace_under_load, summary
+from .replacement import AT_ONCE, Model, replace_under_load, summary
 from .report import complaint, predictions_table, replacements_table, write_report
+from .rollout import FAULT, promote_and_take_back, rollout_summary, rollout_table
 from .screen import DemoError, Screen
 from .traffic import start_traffic
 
@@ -56,19 +61,21 @@ def _tell(cluster: Cluster, screen: Screen) -> dict[str, Any]:
         install_chart(cluster, image_values(images))
     with screen.stage("train", "two models of handwritten digits"):
         _train(screen)
-    with screen.stage("push", "both models to the registry, as OCI artifacts"):
+    with screen.stage("push", "both models, and a faulty one, to the registry as OCI artifacts"):
         models, content = _push(cluster)
     held_out = HeldOut.read(_FOLDER / "models" / "held_out.npz")
     expected = {name: reference(model, held_out.images) for name, model in content.items()}
     with screen.stage("ready", "the linear model, from kubectl apply to Ready"):
         prepare_namespace(cluster, screen)
-        apply_deployment(cluster, models["linear"].uri, models["linear"].digest, "first")
+        apply_deployment(cluster, models["linear"].spec, "first", AT_ONCE)
         serving = wait_until_ready(cluster, screen, models["linear"].digest)
     found = {"linear": _predictions(cluster, screen, "linear", held_out, expected["linear"])}
-    replacement = _replacement(cluster, screen, models, serving, _requests(held_out, expected), images["jobs"])
+    requests = _requests(held_out, expected)
+    serving, rollout = _rollout(cluster, screen, models, serving, requests, images["jobs"])
+    replacement = _replacement(cluster, screen, models, serving, requests, images["jobs"])
     found["mlp"] = _predictions(cluster, screen, "mlp", held_out, expected["mlp"])
     screen.show(predictions_table(found))
-    return {**_headline(found["mlp"]), "replacement": replacement, "models": found}
+    return {**_headline(found["mlp"]), "rollout": rollout, "replacement": replacement, "models": found}
 
 
 def _headline(best: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,10 +99,12 @@ def _train(screen: Screen) -> None:
 
 
 def _push(cluster: Cluster) -> tuple[dict[str, Model], dict[str, bytes]]:
-    """Both models in the registry, and their bytes as it gives them back by digest."""
+    """All models in the registry, and the bytes of the good ones as it gives them back by digest."""
     with open_registry(cluster, _REPOSITORY) as artifacts:
         models = {name: _push_one(artifacts, name) for name in ("linear", "mlp")}
-        return models, {name: artifacts.pull(model.digest) for name, model in models.items()}
+        content = {name: artifacts.pull(model.digest) for name, model in models.items()}
+        digest = artifacts.push_repository(faulty_repository(NAME, content["mlp"], FAULT), "faulty")
+    return {**models, "faulty": Model(artifacts.uri("faulty"), digest, MODEL_SPEC)}, content
 
 
 def _push_one(artifacts: Artifacts, name: str) -> Model:
@@ -130,6 +139,24 @@ def _requests(held_out: HeldOut, expected: Mapping[str, Answers]) -> list[dict[s
         {"body": v2_request(image), "labels": sorted(set(both))}
         for image, both in zip(held_out.images, labels, strict=True)
     ]
+
+
+def _rollout(
+    cluster: Cluster,
+    screen: Screen,
+    models: Mapping[str, Model],
+    serving: Serving,
+    requests: list[dict[str, Any]],
+    image: str,
+) -> tuple[Serving, dict[str, Any]]:
+    with screen.stage("rollout", "a good canary promoted, a faulty one taken back, under 100 requests a second"):
+        path = f"/v2/models/{NAME}/infer"
+        with start_traffic(cluster, NAMESPACE, NAME, path, requests, folder=_FOLDER, image=image) as load:
+            serving, rows = promote_and_take_back(cluster, screen, models["mlp"], models["faulty"], serving, load)
+            found = rollout_summary(rows, load.finish())
+    screen.show(rollout_table(found))
+    screen.say(f"{found['requests']} requests, {found['failed']} failed in v3's hands, {found['lost']} lost otherwise")
+    return serving, found
 
 
 def _replacement(

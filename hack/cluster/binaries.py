@@ -80,7 +80,12 @@ TOOLS = (
     ),
     Tool("helm", ("helm",), expect="about 3 minutes"),
     Tool("kwok", ("kwok",), expect="about 2 minutes"),
+    Tool("flux-source", ("source-controller",), expect="about 4 minutes"),
+    Tool("flux-kustomize", ("kustomize-controller",), expect="about 4 minutes"),
+    Tool("kstatus", ("kstatus",), expect="", source=True),
+    Tool("argocd-lua", ("argocd-lua",), expect="about 4 minutes", source=True),
 )
+"""Only `up`'s programs are built by `up`; those of GitOps tools when a test or a person asks for them."""
 
 _BY_PROGRAM = {program: tool for tool in TOOLS for program in tool.programs}
 PROGRAMS = tuple(sorted(_BY_PROGRAM))

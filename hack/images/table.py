@@ -63,6 +63,7 @@ _ALL: tuple[Debian | Program | Dockerfile, ...] = (
     Dockerfile("operator", Path("Dockerfile")),
     Dockerfile("jobs", Path("runtime/images/jobs/Dockerfile")),
     Dockerfile("triton", Path("runtime/images/triton/Dockerfile")),
+    Dockerfile("router", Path("runtime/images/router/Dockerfile")),
 )
 
 IMAGES = {image.name: image for image in _ALL}

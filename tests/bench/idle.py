@@ -29,7 +29,7 @@ if __name__ == "__main__":
 from hack.cluster.host import free_ports
 from hack.cluster.settings import CHECKOUT
 from tests.integration.apiserver import connected
-from tests.integration.fakecluster import AuditedControlPlane, install_crd, pretending_kubelet
+from tests.integration.fakecluster import AuditedControlPlane, install_crds, pretending_kubelet
 from tests.integration.operators import Operator, operator_environment, start_operator
 
 from penstock.api.resource import API_VERSION, KIND
@@ -123,7 +123,7 @@ async def _place(folder: Path) -> AsyncIterator[Place]:
     with AuditedControlPlane(folder / "control-plane", controllers=True) as cluster:
         kubeconfig = cluster.user(USER, ["system:serviceaccounts", f"system:serviceaccounts:{SYSTEM}"])
         async with connected(cluster.kubeconfig) as client, pretending_kubelet(cluster.kubeconfig):
-            await install_crd(client)
+            await install_crds(client)
             for name in (NAMESPACE, SYSTEM):
                 await client.post({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
             await _allow_everything(client)

@@ -16,8 +16,8 @@ from .models import Model, some_rows
 
 KIND = "modeldeployments.penstock.dev"
 OWNED = "deployments,services,configmaps,jobs,poddisruptionbudgets,horizontalpodautoscalers,controllerrevisions,pods"
-QUICK = {"traffic": {"timeout": "1s"}}
-"""Old revisions drain for the longest request: short here, so that tests see them go."""
+QUICK = {"traffic": {"timeout": "1s"}, "rollout": {"strategy": "Immediate"}}
+"""Old revisions drain for the longest request: short here, so that tests see them go; and rollouts have own tests."""
 
 
 def condition(found: Object, kind: str) -> dict[str, Any]:

@@ -3,46 +3,47 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hack.cluster.controlplane import ControlPlane
 
-from penstock.api.resource import API_VERSION
+from penstock.api.kinds import DEFINITIONS
+from penstock.api.resource import API_VERSION, GROUP
 from penstock.kube.client import KubeClient
 from penstock.kube.connection import Connection
 from penstock.kube.limiter import TokenBucket
 
-__all__ = ["CRD", "connected", "eventually", "model_deployment", "owned", "running_control_plane"]
+__all__ = ["CRDS", "connected", "eventually", "model_deployment", "owned", "running_control_plane"]
 
-CRD: dict[str, Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "modeldeployments.penstock.dev"},
-    "spec": {
-        "group": "penstock.dev",
-        "scope": "Namespaced",
-        "names": {"kind": "ModelDeployment", "plural": "modeldeployments", "singular": "modeldeployment"},
-        "versions": [
-            {
-                "name": "v1alpha1",
-                "served": True,
-                "storage": True,
-                "subresources": {"status": {}},
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-                            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
-"""An open schema: these tests are about requests, not about fields."""
+
+def _open_crd(kind: str, plural: str) -> dict[str, Any]:
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"type": "object", "properties": {"spec": anything, "status": anything}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
+            "versions": [
+                {
+                    "name": "v1alpha1",
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "schema": {"openAPIV3Schema": schema},
+                }
+            ],
+        },
+    }
+
+
+CRDS = tuple(_open_crd(item.kind, item.plural) for item in DEFINITIONS.values())
+"""Open schemas: these tests are about requests, not about fields."""
 
 
 @contextmanager
@@ -55,12 +56,13 @@ def running_control_plane(directory: Path) -> Iterator[ControlPlane]:
 
 async def _install(control_plane: ControlPlane) -> None:
     async with connected(control_plane.kubeconfig) as client:
-        await client.create(CRD)
-        await eventually(lambda: _served(client))
+        for crd in CRDS:
+            await client.create(crd)
+            await eventually(partial(_served, client, crd["metadata"]["name"]))
 
 
-async def _served(client: KubeClient) -> bool:
-    crd = await client.get("CustomResourceDefinition", "", CRD["metadata"]["name"])
+async def _served(client: KubeClient, name: str) -> bool:
+    crd = await client.get("CustomResourceDefinition", "", name)
     conditions = crd.get("status", {}).get("conditions") or ()
     return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
 

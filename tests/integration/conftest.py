@@ -11,7 +11,7 @@ from hack.cluster.controlplane import ControlPlane
 
 from penstock.kube.client import KubeClient
 from tests.integration.apiserver import connected, running_control_plane
-from tests.integration.fakecluster import install_crd, pretending_kubelet
+from tests.integration.fakecluster import install_crds, pretending_kubelet
 from tests.integration.operators import Nursery
 from tests.integration.stage import Stage
 
@@ -37,7 +37,7 @@ async def namespace(client: KubeClient) -> str:
 
 @pytest.fixture(scope="session")
 def controlled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """With the CRD as released and the controllers: Jobs and Deployments make pods, what has no owner goes."""
+    """With the CRDs as released and the controllers: Jobs and Deployments make pods, what has no owner goes."""
     with ControlPlane(tmp_path_factory.mktemp("controlled"), controllers=True) as started:
         asyncio.run(_prepare(started))
         yield started
@@ -45,14 +45,14 @@ def controlled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlan
 
 async def _prepare(cluster: ControlPlane) -> None:
     async with connected(cluster.kubeconfig) as client:
-        await install_crd(client)
+        await install_crds(client)
 
 
 @pytest_asyncio.fixture
 async def stage(controlled: ControlPlane, tmp_path: Path) -> AsyncIterator[Stage]:
     async with (
         connected(controlled.kubeconfig) as client,
-        pretending_kubelet(controlled.kubeconfig),
+        pretending_kubelet(controlled.kubeconfig) as routers,
         Nursery() as nursery,
     ):
-        yield Stage(client, controlled.kubeconfig, nursery, tmp_path)
+        yield Stage(client, controlled.kubeconfig, nursery, tmp_path, routers)

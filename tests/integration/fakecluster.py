@@ -2,13 +2,13 @@
 
 Pods are never placed on a node; their status is written as a kubelet would write it, by what the pod is asked to run:
 a preparation reports facts made up from its URI, a server is ready at once, or ends with Triton's words for a model
-whose URI says `broken`.
+whose URI says `broken`, a router pod answers for its agent (fakerouters.py).
 """
 
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,27 +22,33 @@ from hack.cluster.masters import AUDIT_POLICY
 from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
 from penstock.api.preparation import REQUEST_VARIABLE, PreparationError, PreparationReport, PreparationRequest
 from penstock.api.reasons import Reason
+from penstock.api.router import SPLIT_KIND
 from penstock.core.names import COMPONENT_LABEL, MANAGED_BY
 from penstock.kube.client import KubeClient
-from penstock.kube.errors import ApiError
+from penstock.kube.errors import ApiError, NotFound
+from penstock.kube.objects import kind_of
 
 from .apiserver import connected, eventually
+from .fakerouters import FakeRouters
 
 __all__ = [
     "BROKEN",
+    "FAILING",
     "LOAD_ERROR",
     "MISSING",
     "V1",
     "V2",
     "AuditedControlPlane",
-    "install_crd",
+    "install_crds",
     "pretending_kubelet",
 ]
 
 V1, V2 = "oci://models.example/digits:v1", "oci://models.example/digits:v2"
 BROKEN, MISSING = "oci://models.example/digits:broken", "oci://models.example/digits:missing"
+FAILING = "oci://models.example/digits:failing"
+"""Serves, and fails every fifth request."""
 LOAD_ERROR = "failed to load 'digits': Invalid argument: unexpected inference input 'X'"
-_CRD = Path(__file__).parents[2] / "crds" / "penstock.dev_modeldeployments.yaml"
+_CRDS = Path(__file__).parents[2] / "crds"
 _TIME = "2026-01-01T00:00:00Z"
 
 
@@ -61,26 +67,32 @@ class AuditedControlPlane(ControlPlane):
         return (*super()._apiserver(programs, store, keys), *log)
 
 
-async def install_crd(client: KubeClient) -> None:
-    """The CRD as released; returns once it is served."""
-    crd = yaml.safe_load(_CRD.read_text())
-    await client.create(crd)
+async def install_crds(client: KubeClient) -> None:
+    """The CRDs as released; returns once they are served."""
+    crds = [yaml.safe_load(path.read_text()) for path in sorted(_CRDS.glob("*.yaml"))]
+    for crd in crds:
+        await client.create(crd)
 
     async def served() -> bool:
-        found = await client.get("CustomResourceDefinition", "", crd["metadata"]["name"])
-        conditions = found.get("status", {}).get("conditions") or ()
-        return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
+        found = [await client.get("CustomResourceDefinition", "", crd["metadata"]["name"]) for crd in crds]
+        established = [
+            {"type": item["type"], "status": item["status"]}
+            for crd in found
+            for item in crd.get("status", {}).get("conditions") or ()
+        ]
+        return established.count({"type": "Established", "status": "True"}) == len(crds)
 
     await eventually(served)
 
 
 @asynccontextmanager
-async def pretending_kubelet(kubeconfig: Path) -> AsyncIterator[None]:
+async def pretending_kubelet(kubeconfig: Path) -> AsyncIterator[FakeRouters]:
     """Every pod of Penstock in the cluster gets its status while this is open."""
-    async with connected(kubeconfig) as client:
-        task = asyncio.create_task(_pretend(client))
+    async with connected(kubeconfig) as client, FakeRouters() as routers:
+        routers.failing[digest_of(FAILING)] = 0.2
+        task = asyncio.create_task(_pretend(client, routers))
         try:
-            yield
+            yield routers
         finally:
             if task.done():
                 task.result()
@@ -88,49 +100,91 @@ async def pretending_kubelet(kubeconfig: Path) -> AsyncIterator[None]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def _pretend(client: KubeClient) -> None:
-    version = ""
+Event = Callable[[str, Mapping[str, Any]], Awaitable[None]]
+
+
+async def _pretend(client: KubeClient, routers: FakeRouters) -> None:
     connector = aiohttp.TCPConnector(ssl=client.connection.ssl_context)
     timeout = aiohttp.ClientTimeout(total=None)
     async with (
         aiohttp.ClientSession(client.connection.server, connector=connector, timeout=timeout) as session,
         asyncio.TaskGroup() as tasks,
     ):
-        while True:
-            if not version:
-                listing = await client.list("Pod", labels=_SELECTOR)
-                version = listing.resource_version
-                for pod in listing.items:
-                    tasks.create_task(_attend(client, pod))
-            version = await _follow(client, session, tasks, version)
+
+        async def on_pod(event: str, pod: Mapping[str, Any]) -> None:
+            if event == "DELETED":
+                await routers.stop(pod)
+            elif event == "ADDED":
+                tasks.create_task(_attend(client, routers, pod))
+
+        async def on_split(event: str, split: Mapping[str, Any]) -> None:
+            routers.follow(split, deleted=event == "DELETED")
+
+        tasks.create_task(_follow_all(client, session, "Pod", on_pod))
+        tasks.create_task(_follow_all(client, session, SPLIT_KIND, on_split))
+
+
+async def _follow_all(client: KubeClient, session: aiohttp.ClientSession, kind: str, told: Event) -> None:
+    version = ""
+    while True:
+        if not version:
+            try:
+                listing = await client.list(kind, labels=_SELECTOR)
+            except NotFound:
+                await asyncio.sleep(0.2)  # its CRD is still to come
+                continue
+            version = listing.resource_version
+            for item in listing.items:
+                await told("ADDED", item)
+        version = await _follow(session, kind_of(kind).path(), told, version)
 
 
 _SELECTOR = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
 
 
-async def _follow(client: KubeClient, session: aiohttp.ClientSession, tasks: asyncio.TaskGroup, version: str) -> str:
+async def _follow(session: aiohttp.ClientSession, path: str, told: Event, version: str) -> str:
     """Where to go on watching; empty to list anew."""
     query = {"watch": "1", "resourceVersion": version, "labelSelector": _SELECTOR, "allowWatchBookmarks": "true"}
-    async with session.get("/api/v1/pods", params=query, read_bufsize=1 << 22) as stream:
+    async with session.get(path, params=query, read_bufsize=1 << 22) as stream:
         async for line in stream.content:
             event = json.loads(line)
             if event["type"] == "ERROR":
                 return ""
             version = event["object"]["metadata"]["resourceVersion"]
-            if event["type"] == "ADDED":
-                tasks.create_task(_attend(client, event["object"]))
+            if event["type"] != "BOOKMARK":
+                await told(event["type"], event["object"])
     return version
 
 
-async def _attend(client: KubeClient, pod: Mapping[str, Any]) -> None:
+async def _attend(client: KubeClient, routers: FakeRouters, pod: Mapping[str, Any]) -> None:
     metadata = pod["metadata"]
     if pod.get("status", {}).get("containerStatuses") or "deletionTimestamp" in metadata:
         return
-    run = _prepared if metadata["labels"][COMPONENT_LABEL] == "prepare" else _served
-    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": metadata["name"]}, "status": run(pod)}
+    match metadata["labels"][COMPONENT_LABEL]:
+        case "prepare":
+            status = _prepared(pod)
+        case "router":
+            status = _routing(await routers.start(pod))
+        case _:
+            status = _served(pod)
+            if status["conditions"] == _conditions("True"):
+                routers.serves(pod, _layer(pod))
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": metadata["name"]}, "status": status}
     path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/status"
     with suppress(ApiError):
         await client.connection.send("PATCH", path, body=body, content_type="application/merge-patch+json")
+
+
+def _routing(address: str) -> dict[str, Any]:
+    running = [_container(name, {"running": {"startedAt": _TIME}}, ready=True) for name in ("agent", "envoy")]
+    return {
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "initContainerStatuses": running[:1],
+        "containerStatuses": running[1:],
+        "conditions": _conditions("True"),
+    }
 
 
 def _prepared(pod: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,10 +222,15 @@ def digest_of(uri: str) -> str:
     return "sha256:" + hashlib.sha256(uri.encode()).hexdigest()
 
 
-def _served(pod: Mapping[str, Any]) -> dict[str, Any]:
+def _layer(pod: Mapping[str, Any]) -> str:
+    """Digest of the content that a server pod fetches."""
     artifact = json.loads(_environment(pod["spec"]["initContainers"][0])["PENSTOCK_ARTIFACT"])
+    return str(artifact["layer"])
+
+
+def _served(pod: Mapping[str, Any]) -> dict[str, Any]:
     fetched = {"initContainerStatuses": [_container("fetch", {"terminated": _end(0, "")})]}
-    if artifact["layer"] == digest_of(BROKEN):
+    if _layer(pod) == digest_of(BROKEN):
         ended = _container("server", {"terminated": _end(1, LOAD_ERROR)})
         return {"phase": "Running", **fetched, "containerStatuses": [ended], "conditions": _conditions("False")}
     running = _container("server", {"running": {"startedAt": _TIME}}, ready=True)

@@ -34,6 +34,7 @@ _VOLATILE = frozenset(
     {
         "uid", "resourceVersion", "creationTimestamp", "time", "since", "startTime", "endTime", "lastTransitionTime",
         "clusterIP", "clusterIPs", "iat", "nbf", "exp", RENDERED_ANNOTATION, "failedJob", NUDGE,
+        "renewTime", "generation", "attestedGeneration",
     }
 )  # fmt: skip
 
@@ -77,7 +78,7 @@ def _stand_ins(namespace: str, objects: Iterable[Manifest]) -> dict[str, str]:
     for item in objects:
         metadata = item["metadata"]
         if item["kind"] == KIND:
-            found[metadata["uid"]] = "UID"
+            found |= {metadata["uid"]: "UID", f"penstock-{metadata['uid'][:8]}": "penstock-UID"}
             preparation = item.get("status", {}).get("preparation", {})
             found |= _hashes(f"PREPARATION-{item['spec']['model']['uri']}", preparation.get("key"))
         if item["kind"] == "ControllerRevision":

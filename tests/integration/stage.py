@@ -10,6 +10,7 @@ from typing import Any
 from penstock.kube.client import KubeClient
 
 from .fakecluster import BROKEN, MISSING, V1, V2
+from .fakerouters import FakeRouters
 from .operators import Nursery
 from .portrait import differences, portray
 from .stories import Telling, telling
@@ -65,6 +66,7 @@ class Stage:
     server: Path
     nursery: Nursery
     folder: Path
+    routers: FakeRouters
 
     @asynccontextmanager
     async def telling(self, title: str) -> AsyncIterator[Telling]:

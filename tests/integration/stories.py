@@ -93,13 +93,16 @@ class Telling:
             await self.start()
 
     # the user
-    async def create(self, uri: str) -> None:
-        """What a user applies; a request may take 1 s at most, so that replaced revisions drain quickly."""
+    async def create(self, uri: str, **spec: Any) -> None:
+        """What a user applies; a request may take 1 s at most, so that replaced revisions drain quickly.
+
+        Unless the rest of the spec says otherwise there is no router, and the Service selects the revision itself.
+        """
         manifest = {
             "apiVersion": API_VERSION,
             "kind": KIND,
             "metadata": {"name": self.name},
-            "spec": {"model": {"uri": uri}, "traffic": {"timeout": "1s"}},
+            "spec": {"model": {"uri": uri}, "traffic": {"provider": "Service", "timeout": "1s"}, **spec},
         }
         await self._send("POST", "", manifest)
 

@@ -21,14 +21,22 @@ from kubernetes.client import (
     RbacAuthorizationV1Api,
 )
 from kubernetes.config import new_client_from_config
+from kubernetes.utils import create_from_dict
 
 from penstock.api.crd import custom_resource_definition
+from penstock.api.kinds import CRD_NAMES
 from penstock.api.resource import SCHEMA_ANNOTATION
+from penstock.api.router import Router
+from penstock.core.router import fleet_objects
+from penstock.core.settings import Settings
 
 pytestmark = pytest.mark.timeout(900)
 CHART = Path(__file__).parents[2] / "helm" / "penstock"
 NAMESPACE = "penstock-system"
 CRD = "modeldeployments.penstock.dev"
+ROUTER_ROLE = "penstock-router"
+RBAC = "rbac.authorization.k8s.io"
+OPERATOR = f"system:serviceaccount:{NAMESPACE}:penstock"
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ def test_install_upgrade_and_uninstall(cluster: Cluster) -> None:
 
     cluster.helm("uninstall", "penstock")
     assert deployments(cluster) == {}
-    assert definitions.read_custom_resource_definition(CRD).metadata.name == CRD
+    assert [definitions.read_custom_resource_definition(name).metadata.name for name in CRD_NAMES] == [*CRD_NAMES]
+    assert RbacAuthorizationV1Api(cluster.api).read_cluster_role(ROUTER_ROLE).rules
     claims = CoreV1Api(cluster.api).list_namespaced_persistent_volume_claim(NAMESPACE).items
     assert [claim.metadata.name for claim in claims] == ["penstock-registry"]
 
@@ -97,24 +106,55 @@ def test_the_operator_may_lead_and_no_more_in_a_namespace_it_does_not_watch(clus
     assert [role.metadata.name for role in roles.list_namespaced_role("vision").items] == ["penstock-models"]
     assert roles.list_namespaced_role("private").items == []
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
-    with_rights_of_operator = f"system:serviceaccount:{NAMESPACE}:penstock"
     asked = {
         ("vision", "list", "apps", "deployments", ""): True,
         ("private", "list", "apps", "deployments", ""): False,
         ("vision", "get", "", "secrets", "penstock-registry-push"): True,
         ("vision", "get", "", "secrets", "somebody-else"): False,
         ("vision", "list", "", "secrets", ""): False,
+        ("vision", "bind", RBAC, "clusterroles", ROUTER_ROLE): True,
+        ("vision", "bind", RBAC, "clusterroles", "edit"): False,
+        ("vision", "create", "networking.k8s.io", "networkpolicies", ""): True,
+        ("vision", "delete", "networking.k8s.io", "networkpolicies", ""): False,
+        ("private", "create", "penstock.dev", "routers", ""): False,
         (NAMESPACE, "update", "coordination.k8s.io", "leases", "penstock"): True,
         (NAMESPACE, "get", "", "secrets", "penstock-registry-keys"): True,
     }
     for (namespace, verb, group, resource, name), answer in asked.items():
         where = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, "name": name}
-        review = {"spec": {"user": with_rights_of_operator, "groups": groups, "resourceAttributes": where}}
+        review = {"spec": {"user": OPERATOR, "groups": groups, "resourceAttributes": where}}
         assert _allowed(cluster.api, review) is answer, where
 
 
 def _allowed(api: ApiClient, review: dict[str, Any]) -> bool:
     return bool(AuthorizationV1Api(api).create_subject_access_review(review).status.allowed)
+
+
+@pytest.mark.parametrize("namespaces", [[], ["vision"]])
+def test_the_operator_makes_a_fleet_and_gives_away_no_other_role(cluster: Cluster, namespaces: list[str]) -> None:
+    CoreV1Api(cluster.api).create_namespace({"metadata": {"name": "vision"}})
+    cluster.upgrade(operator={"watchNamespaces": namespaces})
+    metadata = {"name": "default", "namespace": "vision", "uid": "f6cb3c5e-0000-4000-8000-000000000000"}
+    settings = Settings("jobs:1", "triton:1", router_image="router:1", namespace=NAMESPACE)
+    fleet = {item["kind"]: item for item in fleet_objects(Router.parse({"metadata": metadata, "spec": {}}), settings)}
+    cluster.api.set_default_header("Impersonate-User", OPERATOR)
+    create_from_dict(cluster.api, {"apiVersion": "v1", "kind": "List", "items": list(fleet.values())})
+    roles, greedy = RbacAuthorizationV1Api(cluster.api), fleet["RoleBinding"]
+    greedy = {**greedy, "metadata": {"name": "greedy"}, "roleRef": {**greedy["roleRef"], "name": "cluster-admin"}}
+    with pytest.raises(ApiException, match="attempting to grant RBAC permissions not currently held"):
+        roles.create_namespaced_role_binding("vision", greedy)
+
+
+def test_router_pods_are_admitted_where_pod_security_is_restricted(cluster: Cluster) -> None:
+    core = CoreV1Api(cluster.api)
+    enforced = {"pod-security.kubernetes.io/enforce": "restricted"}
+    core.create_namespace({"metadata": {"name": "vision", "labels": enforced}})
+    metadata = {"name": "default", "namespace": "vision", "uid": "f6cb3c5e-0000-4000-8000-000000000000"}
+    router = Router.parse({"metadata": metadata, "spec": {}})
+    account, *_, deployment = fleet_objects(router, Settings("jobs:1", "triton:1", router_image="router:1"))
+    core.create_namespaced_service_account("vision", account)
+    pod = {**deployment["spec"]["template"], "metadata": {"name": "router"}}
+    core.create_namespaced_pod("vision", pod, dry_run="All")
 
 
 def test_pods_are_admitted_where_pod_security_is_restricted(cluster: Cluster) -> None:

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from penstock.controller.watch import Watch, WatchEnded
+from penstock.controller.watch import Changed, Watch, WatchEnded
 from penstock.core.names import ObjectKey
 from penstock.kube.cache import Cache, DeploymentKey
 from penstock.kube.client import KubeClient
+from penstock.kube.objects import deployment_key
 from penstock.kube.queue import KeyedQueue
 from tests.integration.apiserver import connected, model_deployment, owned
 from tests.integration.proxy import FaultProxy, gone
@@ -64,10 +65,19 @@ class Running:
         return keys
 
 
+def waking(queue: KeyedQueue[DeploymentKey]) -> Changed:
+    def changed(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> None:
+        for manifest in (before, after):
+            if manifest is not None and (key := deployment_key(manifest)):
+                queue.add(key)
+
+    return changed
+
+
 @asynccontextmanager
 async def watching(client: KubeClient, *namespaces: str) -> AsyncIterator[Running]:
     cache, queue, ready, stop, seen = Cache(), KeyedQueue[DeploymentKey](), asyncio.Event(), asyncio.Event(), Seen()
-    watch = Watch(client, cache, queue, ready, namespaces, observer=seen)
+    watch = Watch(client, cache, waking(queue), ready, namespaces, observer=seen)
     running = Running(watch, asyncio.create_task(watch.run(stop)), stop, ready, cache, queue, seen)
     try:
         await running.until(lambda: ready.is_set() or running.task.done())
@@ -246,7 +256,7 @@ async def test_an_engine_that_ends_by_itself_ends_the_process(
 async def test_signals_reach_us_and_not_the_engine(client: KubeClient, namespace: str) -> None:
     asked = asyncio.Event()
     cache, queue, ready, stop = Cache(), KeyedQueue[DeploymentKey](), asyncio.Event(), asyncio.Event()
-    watch = Watch(client, cache, queue, ready, (namespace,))
+    watch = Watch(client, cache, waking(queue), ready, (namespace,))
     task = asyncio.create_task(watch.run(stop, on_signal=asked.set))
     await asyncio.wait_for(ready.wait(), SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

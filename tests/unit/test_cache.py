@@ -215,5 +215,5 @@ def test_an_unknown_kind_is_named() -> None:
         kind_of("Ingress")
 
 
-def test_only_user_objects_are_watched_without_a_label() -> None:
-    assert [kind.name for kind in WATCHED if not kind.labelled] == ["ModelDeployment"]
+def test_only_what_people_write_is_watched_without_a_label() -> None:
+    assert [kind.name for kind in WATCHED if not kind.labelled] == ["ModelDeployment", "Router"]

@@ -16,10 +16,14 @@ from hack.cluster.settings import cache_dir
 from kubernetes import client
 from pydantic import BaseModel, ValidationError
 
+from penstock.api.kinds import CRD_NAMES
+from penstock.api.router import Router
 from penstock.controller.credentials import AUDIENCE, ISSUER, KEYS_SECRET
 from penstock.controller.operator import LEASE
 from penstock.controller.settings import read_settings
 from penstock.core.names import PULL_SECRET, PUSH_SECRET
+from penstock.core.router import AGENT_PORT, fleet_objects
+from penstock.core.router.fleet import CLUSTER_ROLE
 from penstock.kube.objects import KINDS, WATCHED
 
 pytestmark = pytest.mark.timeout(900)
@@ -228,6 +232,7 @@ def test_every_image_comes_from_the_one_registry(helm: Path) -> None:
         "mirror.example:5000/team/library/registry@sha256:" + "1" * 64,
         "mirror.example:5000/team/penstock-jobs:0.1.0",
         "mirror.example:5000/team/penstock-triton:0.1.0",
+        "mirror.example:5000/team/penstock-router:0.1.0",
     }
 
 
@@ -254,6 +259,7 @@ def test_the_operator_reads_what_the_chart_writes(helm: Path) -> None:
     assert settings.decisions.plain_http == (f"registry.{NAMESPACE}:5000", "other.example:80")
     assert settings.decisions.image_pull_secrets == ("pull-a", "pull-b")
     assert settings.decisions.jobs_image == "mirror.example:5000/team/penstock-jobs:0.1.0"
+    assert settings.decisions.router_image == "mirror.example:5000/team/penstock-router:0.1.0"
 
 
 def test_a_store_elsewhere_brings_no_registry_and_is_spoken_to_with_tls(helm: Path) -> None:
@@ -292,19 +298,24 @@ def test_a_changed_configuration_restarts_the_registry(helm: Path) -> None:
     assert mark(NAMESPACE) == mark(NAMESPACE) != mark("elsewhere")
 
 
-def test_the_volume_and_the_crd_stay_when_the_release_goes(helm: Path) -> None:
+def test_what_serving_models_need_stays_when_the_release_goes(helm: Path) -> None:
     kept = {
-        item["kind"]
+        (item["kind"], item["metadata"]["name"])
         for item in render({})
         if item["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep"
     }
-    assert kept == {"PersistentVolumeClaim", "CustomResourceDefinition"}
+    assert kept == {
+        ("PersistentVolumeClaim", "penstock-registry"),
+        ("ClusterRole", CLUSTER_ROLE),
+        *(("CustomResourceDefinition", name) for name in CRD_NAMES),
+    }
 
 
-def test_the_crd_is_the_generated_one(helm: Path) -> None:
-    chart = one(render({}), "CustomResourceDefinition", "modeldeployments.penstock.dev")
+@pytest.mark.parametrize("plural", ["modeldeployments", "routers", "trafficsplits"])
+def test_the_crds_are_the_generated_ones(helm: Path, plural: str) -> None:
+    chart = one(render({}), "CustomResourceDefinition", f"{plural}.penstock.dev")
     del chart["metadata"]["annotations"]["helm.sh/resource-policy"]
-    assert chart == yaml.safe_load((ROOT / "crds" / "penstock.dev_modeldeployments.yaml").read_text())
+    assert chart == yaml.safe_load((ROOT / "crds" / f"penstock.dev_{plural}.yaml").read_text())
     assert not any(item["kind"] == "CustomResourceDefinition" for item in render({"crds": {"install": False}}))
 
 
@@ -317,6 +328,8 @@ def test_several_operators_are_spread_and_guarded(helm: Path) -> None:
 
 
 OWNED = (
+    "Router",
+    "TrafficSplit",
     "Deployment",
     "ControllerRevision",
     "Service",
@@ -325,6 +338,8 @@ OWNED = (
     "PodDisruptionBudget",
     "HorizontalPodAutoscaler",
 )
+OWNED_BY_ROUTERS = ("ServiceAccount", "RoleBinding", "NetworkPolicy")
+"""They go with their Router, never before."""
 
 
 def needed_rights() -> set[tuple[str, str, str, str]]:
@@ -332,8 +347,12 @@ def needed_rights() -> set[tuple[str, str, str, str]]:
     found = {(kind.group, kind.plural, verb, "") for kind in WATCHED for verb in ("list", "watch")}
     for kind in (KINDS[name] for name in OWNED):
         found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch", "delete")}
+    for kind in (KINDS[name] for name in OWNED_BY_ROUTERS):
+        found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch")}
     found.remove(("policy", "poddisruptionbudgets", "delete", ""))  # it goes with its owner, never before
-    found.add(("penstock.dev", "modeldeployments/status", "patch", ""))
+    found |= {("penstock.dev", f"{plural}/status", "patch", "") for plural in ("modeldeployments", "routers")}
+    found.add(("penstock.dev", "trafficsplits", "update", ""))  # what somebody added to one is taken away whole
+    found.add(("rbac.authorization.k8s.io", "clusterroles", "bind", CLUSTER_ROLE))
     found.add(("events.k8s.io", "events", "create", ""))
     return found | {
         ("", "secrets", verb, name) for verb in ("get", "create", "patch") for name in (PUSH_SECRET, PULL_SECRET)
@@ -350,7 +369,7 @@ def rights(role: dict[str, Any]) -> set[tuple[str, str, str, str]]:
     }
 
 
-READS_CRD = {("apiextensions.k8s.io", "customresourcedefinitions", "get", "modeldeployments.penstock.dev")}
+READS_CRD = {("apiextensions.k8s.io", "customresourcedefinitions", "get", name) for name in CRD_NAMES}
 
 
 def test_the_operator_may_do_what_it_does_and_nothing_else(helm: Path) -> None:
@@ -372,6 +391,26 @@ def test_with_namespaces_named_it_has_rights_in_those_only(helm: Path) -> None:
         assert one(rendered, "RoleBinding", "penstock-models", namespace)["roleRef"]["name"] == "penstock-models"
 
 
+def test_agents_read_routes_and_endpoints_and_nothing_else(helm: Path) -> None:
+    for values in ({}, EVERYTHING):
+        assert rights(one(render(values), "ClusterRole", CLUSTER_ROLE)) == {
+            (group, plural, verb, "")
+            for group, plural in (
+                ("penstock.dev", "routers"),
+                ("penstock.dev", "trafficsplits"),
+                ("discovery.k8s.io", "endpointslices"),
+            )
+            for verb in ("get", "list", "watch")
+        }
+
+
+def test_people_write_routers_but_no_splits(helm: Path) -> None:
+    written = {right[1] for right in rights(one(render({}), "ClusterRole", "penstock-edit")) if right[2] == "patch"}
+    read = {right[1] for right in rights(one(render({}), "ClusterRole", "penstock-view"))}
+    assert written == {"modeldeployments", "modeldeployments/scale", "routers"}
+    assert {"routers", "routers/status", "trafficsplits"} <= read
+
+
 def test_roles_of_people_are_bound_to_nobody(helm: Path) -> None:
     rendered = render({})
     bound = {item["roleRef"]["name"] for item in rendered if item["kind"].endswith("Binding")}
@@ -390,6 +429,24 @@ def test_the_registry_asks_nobody_and_answers_pods_of_penstock(helm: Path) -> No
         "namespaceSelector": {},
         "podSelector": {"matchLabels": {"app.kubernetes.io/managed-by": "penstock"}},
     }
+
+
+def test_the_operator_reaches_the_agents_and_they_let_it_in(helm: Path) -> None:
+    egress = one(render({}), "NetworkPolicy")["spec"]["egress"]
+    (agents,) = [rule for rule in egress if rule["ports"] == [{"port": AGENT_PORT, "protocol": "TCP"}]]
+    router = Router.parse({"metadata": {"name": "default", "uid": "u"}, "spec": {}})
+    settings = read_settings(environment(render({})) | {"PENSTOCK_NAMESPACE": NAMESPACE}).decisions
+    fleet = {item["kind"]: item for item in fleet_objects(router, settings)}
+    labels = fleet["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert agents["to"][0]["namespaceSelector"] == {}
+    assert agents["to"][0]["podSelector"]["matchLabels"].items() <= labels.items()
+    peers = fleet["NetworkPolicy"]["spec"]["ingress"][1]["from"]
+    assert peers == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}}]
+    monitor = one(render(EVERYTHING), "PodMonitor", "penstock-routers")["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    containers = fleet["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert monitor["podMetricsEndpoints"][0]["port"] in {port["name"] for port in containers[0]["ports"]}
+    assert fleet["RoleBinding"]["roleRef"]["name"] == CLUSTER_ROLE
 
 
 def test_monitors_name_ports_that_exist(helm: Path) -> None:

@@ -7,21 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel, Field
 
-from penstock.api import rules
 from penstock.api.base import ApiModel, K8s, Rule, wire
-from penstock.api.crd import custom_resource_definition, root_schema, schema_of
+from penstock.api.crd import custom_resource_definition, custom_resource_definitions, root_schema, schema_of
+from penstock.api.kinds import CRD_NAMES, DEFINITIONS, schema_problem
 from penstock.api.lint import MAX_BYTES, lint_crd, lint_schema
 from penstock.api.resource import SCHEMA_ANNOTATION, SCHEMA_VERSION
 from penstock.api.spec import ModelDeploymentSpec, ModelSpec, PodSpec, ServerSpec
+from penstock.api.validation import BY_CEL
 from penstock.cli import main
 from penstock.cli.generate import generated_files
 from tests.manifests import ACCEPTED
 
 ROOT = Path(__file__).parents[2]
 CRD = custom_resource_definition()
+CRDS = custom_resource_definitions()
 SPEC = root_schema()["properties"]["spec"]["properties"]
 
 
@@ -55,18 +58,69 @@ def test_generation_elsewhere_says_where_it_should_run(tmp_path: Path) -> None:
     assert "is not the root of the repository" in result.output
 
 
-def test_the_chart_keeps_its_crd_and_nobody_else_does() -> None:
-    texts = {path.parts[0]: text for path, text in generated_files().items() if path.suffix == ".yaml"}
+@pytest.mark.parametrize("plural", ["modeldeployments", "routers", "trafficsplits"])
+def test_the_chart_keeps_its_crds_and_nobody_else_does(plural: str) -> None:
+    files = {path: text for path, text in generated_files().items() if path.name == f"penstock.dev_{plural}.yaml"}
+    texts = {path.parts[0]: text for path, text in files.items()}
     assert "helm.sh/resource-policy: keep" in texts["helm"]
     assert texts["helm"].replace("    helm.sh/resource-policy: keep\n", "") == texts["crds"]
 
 
-def test_the_crd_is_structural_bounded_and_small() -> None:
-    assert lint_crd(CRD) == ()
-    assert len(json.dumps(CRD)) < MAX_BYTES
+@pytest.mark.parametrize("kind", DEFINITIONS)
+def test_every_crd_is_structural_bounded_and_small(kind: str) -> None:
+    assert lint_crd(CRDS[kind]) == ()
+    assert len(json.dumps(CRDS[kind])) < MAX_BYTES
+    assert CRDS[kind]["metadata"]["annotations"][SCHEMA_ANNOTATION] == str(SCHEMA_VERSION)
+    assert CRDS[kind]["spec"]["names"]["categories"] == ["ai"]
 
 
-def test_the_crd_can_be_scaled_and_says_its_version() -> None:
+def test_the_command_prints_every_crd() -> None:
+    printed = yaml.safe_load_all(CliRunner().invoke(main, ["crd"]).output)
+    assert list(printed) == list(CRDS.values())
+    assert tuple(crd["metadata"]["name"] for crd in CRDS.values()) == CRD_NAMES
+
+
+@pytest.mark.parametrize(
+    ("annotations", "words"),
+    [
+        ({SCHEMA_ANNOTATION: str(SCHEMA_VERSION)}, None),
+        ({SCHEMA_ANNOTATION: str(SCHEMA_VERSION + 1)}, None),
+        ({SCHEMA_ANNOTATION: "1"}, "has schema 1, this operator needs"),
+        ({}, "has schema 0"),
+        (None, "is not installed"),
+    ],
+)
+def test_an_older_schema_is_told_and_a_newer_one_is_no_harm(annotations: dict[str, str] | None, words: str) -> None:
+    crd = None if annotations is None else {"metadata": {"annotations": annotations}}
+    problem = schema_problem("routers.penstock.dev", crd)
+    assert (problem is None) == (words is None)
+    assert words is None or f"CRD routers.penstock.dev {words}" in (problem or "")
+
+
+PRINTED = {
+    "ModelDeployment": ["Phase", "Stable", "Candidate", "Weight", "Verdict", "Ready", "Age"],
+    "Router": ["Replicas", "Ready", "Models", "Age"],
+    "TrafficSplit": ["Generation", "Stable", "Port", "Age"],
+}
+
+
+@pytest.mark.parametrize("kind", DEFINITIONS)
+def test_columns_are_those_of_the_contract_and_read_fields_that_exist(kind: str) -> None:
+    version = CRDS[kind]["spec"]["versions"][0]
+    columns = version["additionalPrinterColumns"]
+    assert [column["name"] for column in columns if not column.get("priority")] == PRINTED[kind]
+    for column in columns:
+        node = version["schema"]["openAPIV3Schema"]
+        for part in column["jsonPath"].split("[")[0].removeprefix(".").split("."):
+            node = node["properties"].get(part, {"properties": {"creationTimestamp": {}}})
+
+
+def test_a_split_has_no_status_and_a_router_cannot_be_scaled() -> None:
+    assert "subresources" not in CRDS["TrafficSplit"]["spec"]["versions"][0]
+    assert CRDS["Router"]["spec"]["versions"][0]["subresources"] == {"status": {}}
+
+
+def test_a_model_deployment_can_be_scaled() -> None:
     version = CRD["spec"]["versions"][0]
     assert version["subresources"] == {
         "status": {},
@@ -76,21 +130,19 @@ def test_the_crd_can_be_scaled_and_says_its_version() -> None:
             "labelSelectorPath": ".status.selector",
         },
     }
-    assert CRD["metadata"]["annotations"][SCHEMA_ANNOTATION] == str(SCHEMA_VERSION)
-    assert [column["name"] for column in version["additionalPrinterColumns"] if not column.get("priority")] == [
-        "Phase", "Stable", "Candidate", "Ready", "Age",
-    ]  # fmt: skip
 
 
 def test_only_replicas_and_status_have_defaults() -> None:
     """A default below model or server would enter the hash of a revision."""
-    found = [node["default"] for node in nodes(root_schema()) if "default" in node]
-    assert found == [1, {"observedGeneration": -1}]
+    found = {kind: [node["default"] for node in nodes(root_schema(kind)) if "default" in node] for kind in DEFINITIONS}
+    unseen = {"observedGeneration": -1}
+    assert found == {"ModelDeployment": [1, unseen], "Router": [unseen], "TrafficSplit": []}
 
 
 def test_every_rule_has_a_twin_and_a_message_and_every_twin_is_used() -> None:
-    used = [rule for node in nodes(root_schema()) for rule in node.get("x-kubernetes-validations", ())]
-    assert {rule["rule"] for rule in used} == set(rules.BY_CEL)
+    roots = [root_schema(kind) for kind in DEFINITIONS]
+    used = [rule for root in roots for node in nodes(root) for rule in node.get("x-kubernetes-validations", ())]
+    assert {rule["rule"] for rule in used} == set(BY_CEL)
     assert all(len(rule["message"]) > 20 for rule in used)
 
 
@@ -98,7 +150,7 @@ WRITTEN = [
     (model, case, manifest["spec"][key])
     for case, manifest in ACCEPTED.items()
     for key, model in (("model", ModelSpec), ("server", ServerSpec), ("pod", PodSpec))
-    if manifest["spec"].get(key) and "null" not in case
+    if manifest["kind"] == "ModelDeployment" and manifest["spec"].get(key) and "null" not in case
 ]
 
 

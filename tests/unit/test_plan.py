@@ -12,13 +12,12 @@ from penstock.api.reasons import RETRYABLE, Reason
 from penstock.core.names import ObjectKey
 from penstock.core.plan import plan
 
-from .world import Crash, World, facts, failing, manifest
-
-V1, V2, V3 = (f"oci://models.example/digits:v{number}" for number in (1, 2, 3))
+from .world import DIRECT, V1, V2, V3, Crash, World, facts, failing, manifest
 
 
 def serving_world(**spec) -> World:
-    world = World(manifest(V1, **spec))
+    """A deployment that serves through a Service alone: what is told here holds without a router."""
+    world = World(manifest(V1, **{"traffic": DIRECT, **spec}))
     world.settle()
     assert world.status["phase"] == "Available", world.status
     return world
@@ -106,7 +105,7 @@ def test_a_revision_that_cannot_load_leaves_stable_alone_and_says_why():
 
 @pytest.mark.parametrize("reason", sorted(RETRYABLE))
 def test_a_failure_the_world_can_mend_is_tried_again_with_growing_pauses(reason):
-    world = World(manifest(V1))
+    world = World(manifest(V1, traffic=DIRECT))
     world.reports[V1] = failing(reason, "seen this, expected that")
     for _ in range(3):
         world.reconcile()
@@ -127,7 +126,7 @@ def test_a_failure_the_world_can_mend_is_tried_again_with_growing_pauses(reason)
 
 @pytest.mark.parametrize("reason", [Reason.DIGEST_MISMATCH, Reason.SIGNATURE_INVALID, Reason.UNSUPPORTED_MODEL])
 def test_a_failure_of_the_content_waits_for_a_change_of_the_spec(reason):
-    world = World(manifest(V1))
+    world = World(manifest(V1, traffic=DIRECT))
     world.reports[V1] = failing(reason)
     world.settle()
     writes = world.writes
@@ -170,7 +169,7 @@ def test_another_uri_with_the_same_content_is_the_same_revision():
     [
         ({"replicas": 3}, False),
         ({"pod": {"nodeSelector": {"zone": "a"}}}, False),
-        ({"traffic": {"timeout": "10s"}}, False),
+        ({"traffic": {"timeout": "10s", **DIRECT}}, False),
         ({"autoscaling": {"min": 1, "max": 3, "target": {"cpuPercent": 70}}}, False),
         ({"server": {"instances": {"threads": 2}}}, True),
         ({"server": {"image": "triton:2"}}, True),
@@ -310,7 +309,7 @@ SCENARIOS = {
 
 
 def play(scenario: str, fuse: int | None) -> World:
-    world = World(manifest(V1))
+    world = World(manifest(V1, traffic=DIRECT))
     world.fuse = fuse
     for action in (lambda world: None, *SCENARIOS[scenario]):
         action(world)
@@ -358,7 +357,7 @@ def test_killed_after_any_write_it_converges_to_the_same_objects(scenario):
     )
 )
 def test_whatever_happens_stable_is_never_without_pods_and_the_end_is_as_asked(actions):
-    world = World(manifest(V1))
+    world = World(manifest(V1, traffic=DIRECT))
     for action in actions:
         match action:
             case str() if action.startswith("oci"):

@@ -9,6 +9,7 @@ from kubernetes import client
 
 from penstock.api.facts import RepositoryModel
 from penstock.api.preparation import PreparationReport
+from penstock.api.router import TrafficSplitSpec
 from penstock.core.plan import Write, plan
 
 from .world import World, facts, manifest
@@ -78,7 +79,8 @@ def rendered(case: str) -> list[dict]:
     world.reports[deployment["spec"]["model"]["uri"]] = PreparationReport(facts=known)
     found = {}
     for _ in range(6):
-        for write in plan(world.observe(), world.now).writes:
+        decided = plan(world.observe(), world.now)
+        for write in (*decided.writes, *decided.raises):
             if isinstance(write, Write):
                 found[write.manifest["kind"], write.manifest["metadata"]["name"]] = write.manifest
         world.reconcile()
@@ -99,14 +101,17 @@ def test_golden_objects(case):
 @pytest.mark.parametrize("case", CASES)
 def test_every_object_is_valid_by_the_types_of_its_kind(case):
     for item in rendered(case):
-        MODELS[item["kind"]].model_validate(item)
+        if item["kind"] == "TrafficSplit":
+            TrafficSplitSpec.model_validate(item["spec"])
+        else:
+            MODELS[item["kind"]].model_validate(item)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_object_is_owned_and_every_container_restricted(case):
     for item in rendered(case):
         (owner,) = item["metadata"]["ownerReferences"]
-        assert (owner["uid"], owner["controller"]) == ("md-1", True)
+        assert (owner["uid"], owner["controller"]) == ("md-uid-1", True)
         assert item["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "penstock"
         pod = item.get("spec", {}).get("template", {}).get("spec")
         if pod is None:

@@ -20,8 +20,8 @@ from penstock.kube.cache import Cache
 from penstock.kube.errors import AlreadyTaken, Conflict, Forbidden
 
 from .test_failures import JOB, MISSING, ended, pod
-from .test_plan import V1, V2, serving_world
-from .world import SETTINGS, Crash, World, failing, manifest
+from .test_plan import serving_world
+from .world import DIRECT, SETTINGS, V1, V2, Crash, World, failing, manifest
 
 AUTOSCALING = {"min": 2, "max": 5, "target": {"cpuPercent": 70}}
 HANDS = ("ControllerRevision", "Job", "ConfigMap", "HorizontalPodAutoscaler", "PodDisruptionBudget")
@@ -91,7 +91,7 @@ def test_a_record_of_a_newer_release_stops_nothing():
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from([V1, V2, *HANDS, "wait", "step", "step", "crash", "scaler", "fixed", "slow", "fast"])))
 def test_whatever_people_delete_traffic_stays_and_the_end_is_as_asked(actions):
-    world = World(manifest(V1))
+    world = World(manifest(V1, traffic=DIRECT))
     for action in actions:
         touch(world, action)
         before = world.status.get("stable")
@@ -176,7 +176,7 @@ def test_a_preparation_pod_that_is_deleted_says_less_than_its_job():
 
 
 def test_the_pod_of_an_earlier_job_says_nothing_about_this_one():
-    world = World(manifest(V1))
+    world = World(manifest(V1, traffic=DIRECT))
     world.reports[V1] = failing(Reason.SECRET_MISSING)
     for _ in range(3):
         world.reconcile()
@@ -250,7 +250,7 @@ def test_the_disruption_budget_counts_the_pods_that_serve():
 
 
 def test_a_pull_secret_named_twice_is_written_once():
-    world = World(manifest(V1, pod={"imagePullSecrets": [{"name": "pull"}, {"name": "mine"}]}))
+    world = World(manifest(V1, traffic=DIRECT, pod={"imagePullSecrets": [{"name": "pull"}, {"name": "mine"}]}))
     world.settings = type(SETTINGS)(jobs_image="j", triton_image="t", image_pull_secrets=("pull",))
     world.settle()
     live = world.objects[ObjectKey("Deployment", "vision", world.status["stable"]["revision"])]
@@ -315,6 +315,10 @@ class Silent:
 
     def record(self, *_: Any, **__: Any) -> None: ...
 
+    def follow(self, *_: Any) -> None: ...
+
+    def view(self, *_: Any) -> None: ...
+
 
 class Loop:
     """A reconciler over a cache and an API server of plain dictionaries."""
@@ -322,8 +326,11 @@ class Loop:
     def __init__(self) -> None:
         self.api, self.cache, self.credentials = Api(), Cache(), Silent()
         clock = lambda: datetime(2026, 1, 1, tzinfo=UTC)  # noqa: E731
-        self.reconciler = Reconciler(self.api, self.cache, SETTINGS, self.credentials, Silent(), clock)
-        self.watch(self.api.store(manifest(V1), "md-1"))
+        quiet = Silent()
+        self.reconciler = Reconciler(
+            self.api, self.cache, SETTINGS, self.credentials, quiet, quiet, lambda _: None, clock
+        )
+        self.watch(self.api.store(manifest(V1, traffic=DIRECT), "md-uid-1"))
 
     def watch(self, item: dict[str, Any]) -> None:
         self.cache.put(item)
@@ -356,14 +363,14 @@ async def test_an_object_with_our_label_that_is_not_ours_is_left_alone_and_named
 async def test_what_an_earlier_deployment_of_the_name_left_is_waited_for():
     loop = Loop()
     loop.watch(loop.api.store(service({"name": "digits", "uid": "md-0"}), "svc-1"))
-    with pytest.raises(Conflict, match="earlier ModelDeployment"):
+    with pytest.raises(Conflict, match="earlier owner"):
         await loop.reconcile()
     assert loop.api.log == []
 
 
 async def test_an_object_of_ours_that_the_watch_has_lost_is_corrected():
     loop = Loop()
-    lost = service({"name": "digits", "uid": "md-1"})
+    lost = service({"name": "digits", "uid": "md-uid-1"})
     loop.api.store(lost, "svc-1")
     await loop.reconcile()
     assert loop.api.log[:1] == ["apply Service digits"]
@@ -418,14 +425,14 @@ async def test_a_new_signing_key_renews_the_tokens_of_the_old_one():
     for _ in range(2):
         api.stored.pop(ObjectKey("Secret", "penstock-system", "penstock-registry-keys"), None)
         credentials = RegistryCredentials(api, "penstock-system", now)
-        await credentials.ensure("vision", frozenset(), frozenset({("digits", "md-1")}))
+        await credentials.ensure("vision", frozenset(), frozenset({("digits", "md-uid-1")}))
         token = api.stored[ObjectKey("Secret", "vision", PULL_SECRET)]["data"]["token"]
         header = json.loads(base64.b64decode(base64.b64decode(token).split(b".")[0] + b"=="))
         assert header["kid"] == (await credentials.load_key()).id
 
 
 def test_a_reason_that_a_newer_release_wrote_stops_nothing():
-    world = World(manifest(V1))
+    world = World(manifest(V1, traffic=DIRECT))
     world.reports[V1] = failing(Reason.INVALID_MODEL)
     world.settle()
     world.deployment["status"]["preparation"]["reason"] = "FromTheFuture"

@@ -78,16 +78,16 @@ def test_the_queue_and_requests_are_counted(telemetry: Telemetry) -> None:
 
 
 def test_a_reconcile_counts_its_result_and_its_time(telemetry: Telemetry) -> None:
-    with telemetry.reconcile(("ns", "a")):
+    with telemetry.reconcile("Router", ("ns", "a")):
         assert value(telemetry, "penstock_active_workers") == 1
-    with telemetry.reconcile(("ns", "a")) as outcome:
+    with telemetry.reconcile("Router", ("ns", "a")) as outcome:
         outcome.result = "fenced"
-    with pytest.raises(RuntimeError), telemetry.reconcile(("ns", "a")):
+    with pytest.raises(RuntimeError), telemetry.reconcile("Router", ("ns", "a")):
         raise RuntimeError
     assert value(telemetry, "penstock_active_workers") == 0
     assert value(telemetry, "penstock_reconcile_time_seconds_count") == 3
     for result in ("success", "fenced", "error"):
-        assert value(telemetry, "penstock_reconcile_total", result=result) == 1
+        assert value(telemetry, "penstock_reconcile_total", kind="Router", result=result) == 1
 
 
 def test_a_model_has_one_series_that_follows_its_status(telemetry: Telemetry) -> None:
@@ -125,6 +125,70 @@ def test_named_series_are_bounded_and_the_rest_is_counted(telemetry: Telemetry) 
     telemetry.models.observe("ns", "c", phase="Failed")
     assert value(telemetry, "penstock_models_unnamed") == 1
     assert value(telemetry, "penstock_model_ready", namespace="ns", name="c") == 0
+
+
+CANDIDATE = {
+    "revision": "digits-2",
+    "stage": "Stepping",
+    "weight": "12.5",
+    "step": 2,
+    "verdict": "Undecided",
+    "analysis": {"metrics": [{"name": "errors", "evidence": "3.5", "threshold": "300"}, {"name": "latency"}]},
+}
+
+
+def test_a_rollout_is_shown_while_it_runs(telemetry: Telemetry) -> None:
+    place = {"namespace": "ns", "name": "digits"}
+    telemetry.observe(("ns", "digits"), {"status": {"phase": "Progressing", "candidate": CANDIDATE}})
+    assert value(telemetry, "penstock_rollout_weight", **place) == 0.125
+    assert value(telemetry, "penstock_rollout_step", **place) == 2
+    assert value(telemetry, "penstock_rollout_verdict", **place, verdict="Undecided") == 1
+    assert value(telemetry, "penstock_rollout_evidence", **place, metric="errors") == 3.5
+    assert value(telemetry, "penstock_rollout_evidence_threshold", **place, metric="errors") == 300
+    assert value(telemetry, "penstock_rollout_evidence", **place, metric="latency") is None
+    shown = {**place, "revision": "digits-2", "stage": "Stepping", "phase": "Progressing"}
+    assert value(telemetry, "penstock_rollout_phase", **shown) == 1
+    telemetry.observe(("ns", "digits"), {"status": {"phase": "Available"}})
+    assert value(telemetry, "penstock_rollout_phase", **shown) is None
+    assert value(telemetry, "penstock_rollout_weight", **place) is None
+
+
+def test_shown_rollouts_are_bounded(telemetry: Telemetry) -> None:
+    telemetry.rollouts._limit = 1
+    for name in "ab":
+        telemetry.observe(("ns", name), {"status": {"candidate": CANDIDATE}})
+    assert value(telemetry, "penstock_rollout_step", namespace="ns", name="a") == 2
+    assert value(telemetry, "penstock_rollout_step", namespace="ns", name="b") is None
+    telemetry.observe(("ns", "a"), None)
+    telemetry.observe(("ns", "b"), {"status": {"candidate": CANDIDATE}})
+    assert value(telemetry, "penstock_rollout_step", namespace="ns", name="b") == 2
+
+
+def entry(revision: str, outcome: str) -> dict[str, str]:
+    return {"revision": revision, "outcome": outcome, "endTime": f"end of {revision}"}
+
+
+def test_an_ended_rollout_is_counted_once_and_only_where_its_end_was_seen(telemetry: Telemetry) -> None:
+    first, second, third = entry("a", "Promoted"), entry("b", "RolledBack"), entry("c", "Promoted")
+
+    def counts() -> list[float | None]:
+        return [value(telemetry, "penstock_rollouts_total", outcome=name) for name in ("Promoted", "RolledBack")]
+
+    telemetry.observe(("ns", "old"), {"status": {"history": [first]}})
+    assert counts() == [0, 0]
+    telemetry.observe(("ns", "old"), {"status": {"history": [second, first]}})
+    telemetry.observe(("ns", "old"), {"status": {"history": [second, first]}})
+    assert counts() == [0, 1]
+    telemetry.observe(("ns", "new"), {"status": {}})
+    telemetry.observe(("ns", "new"), {"status": {"history": [third]}})
+    assert counts() == [1, 1]
+
+
+def test_scrapes_are_counted_by_outcome(telemetry: Telemetry) -> None:
+    telemetry.fleets.scraped("ok", 0.01)
+    telemetry.fleets.scraped("timeout", 1.0)
+    assert value(telemetry, "penstock_fleet_scrapes_total", outcome="timeout") == 1
+    assert value(telemetry, "penstock_fleet_scrape_duration_seconds_count") == 2
 
 
 @pytest.fixture

@@ -2,15 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from penstock.api.resource import ModelDeployment
 from penstock.api.validation import validate
 from penstock.cli import main
-from tests.manifests import ACCEPTED, RULES, TYPES, UNKNOWN, manifest
+from tests.manifests import ACCEPTED, RULES, TYPES, UNKNOWN, manifest, parse, router, split
 
 REFUSED = {**RULES, **TYPES, **UNKNOWN}
 
@@ -29,7 +29,7 @@ def test_what_the_api_server_accepts_is_valid_and_can_be_read_by_the_operator(ca
     assert validate(accepted) == ()
     accepted["metadata"].setdefault("name", "generated")
     if "null" not in case:
-        ModelDeployment.parse(accepted)
+        parse(accepted)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,17 @@ def test_the_command_passes_over_other_kinds_and_says_what_is_valid(tmp_path: Pa
     assert "metadata.name: the name becomes part" in output
 
 
+def test_the_command_checks_every_kind_of_the_group(tmp_path: Path) -> None:
+    text = yaml.safe_dump_all([manifest(), router(replicas=0), split()])
+    code, output = run(tmp_path, text)
+    assert code == 1
+    assert output.splitlines() == [
+        "/x.yaml: digits is valid",
+        "/x.yaml: edge: spec.replicas: 0 given, at least 1 needed",
+        "/x.yaml: digits is valid",
+    ]
+
+
 def test_the_command_speaks_json(tmp_path: Path) -> None:
     code, output = run(tmp_path, yaml.safe_dump(manifest(replcas=2)), "-o", "json")
     assert code == 1
@@ -72,7 +83,7 @@ def test_the_command_speaks_json(tmp_path: Path) -> None:
     [
         ("a: [", "is not YAML"),
         ("kind: A\nkind: B\n", "key 'kind' is given twice"),
-        ("apiVersion: v1\nkind: Secret\n", "there is no ModelDeployment"),
+        ("apiVersion: v1\nkind: Secret\n", "there is nothing of Penstock"),
     ],
 )
 def test_the_command_says_what_it_cannot_read(tmp_path: Path, text: str, words: str) -> None:
@@ -90,3 +101,45 @@ def test_a_flag_that_only_the_operator_refuses_is_refused_too(tmp_path: Path) ->
 def test_a_date_stays_text_as_it_does_for_kubectl(tmp_path: Path) -> None:
     text = yaml.safe_dump(manifest(pod={"annotations": {"since": "X"}})).replace("since: X", "since: 2026-01-01")
     assert run(tmp_path, text)[0] == 0
+
+
+TENSORS = {
+    "inputs": [{"name": "image", "dataType": "FP32", "dims": [-1, 64]}],
+    "outputs": [{"name": "probabilities", "dataType": "FP32", "dims": [-1, 10]}],
+}
+
+
+def rendered(tmp_path: Path, **spec: object) -> tuple[str, dict[str, dict[str, Any]]]:
+    """What is said about the model, and the objects by kind and name."""
+    file = tmp_path / "x.yaml"
+    file.write_text(yaml.safe_dump(manifest(TENSORS, **spec)))
+    result = CliRunner().invoke(main, ["render", "-f", str(file)])
+    assert result.exit_code == 0, result.output
+    found = list(yaml.safe_load_all(result.output))
+    said = "".join(line for line in result.output.splitlines(keepends=True) if line.startswith("# "))
+    return said, {f"{item['kind']} {item['metadata']['name']}": item for item in found}
+
+
+def test_render_shows_the_route_and_the_fleet(tmp_path: Path) -> None:
+    said, objects = rendered(tmp_path, traffic={"stickiness": {"header": "x-user-id"}, "timeout": "1m"})
+    assert "Router default: 2 pods of penstock/router:local" in said
+    split = objects["TrafficSplit digits"]
+    assert validate(split) == ()
+    assert [item["weight"] for item in split["spec"]["revisions"]] == [1000]
+    assert split["spec"]["stickiness"] == {"header": "x-user-id"}
+    assert split["spec"]["timeoutMilliseconds"] == 60_000
+    assert objects["Service digits"]["spec"]["selector"]["penstock.dev/router"] == "default"
+    assert "Router default" not in objects
+
+
+def test_render_names_a_router_of_ones_own(tmp_path: Path) -> None:
+    said, objects = rendered(tmp_path, traffic={"router": {"name": "edge"}, "timeout": "10m"})
+    assert "Router edge, which has to exist" in said
+    assert objects["TrafficSplit digits"]["spec"]["router"] == "edge"
+
+
+def test_render_without_a_router_points_at_the_revision(tmp_path: Path) -> None:
+    said, objects = rendered(tmp_path, traffic={"provider": "Service"})
+    assert "Router" not in said
+    assert "TrafficSplit digits" not in objects
+    assert objects["Service digits"]["spec"]["selector"]["penstock.dev/revision"].startswith("digits-")

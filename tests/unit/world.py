@@ -8,6 +8,7 @@ import copy
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 from penstock.api.base import wire
@@ -15,11 +16,18 @@ from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
 from penstock.api.preparation import PreparationError, PreparationReport
 from penstock.api.reasons import Reason
 from penstock.api.resource import ModelDeployment
-from penstock.core.names import REVISION_LABEL, ObjectKey, key_of
+from penstock.api.router import TrafficSplitSpec
+from penstock.core.fleet import FleetView, RevisionCounts, RouterPodView, Row
+from penstock.core.names import REVISION_LABEL, ROUTER_LABEL, ObjectKey, key_of
 from penstock.core.observed import Observed
-from penstock.core.plan import HandOver, Plan, Write, plan
+from penstock.core.plan import HandOver, Join, Leave, Plan, Write, plan
+from penstock.core.router import default_router
 from penstock.core.settings import Settings
 
+V1, V2, V3 = (f"oci://models.example/digits:v{number}" for number in (1, 2, 3))
+DIRECT = {"provider": "Service"}
+"""spec.traffic without a router: what rollouts without evidence are tested with."""
+BOUNDS = (5, 10, 20, 50, 100)
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 SETTINGS = Settings(jobs_image="jobs:1", triton_image="triton:1")
 
@@ -52,9 +60,53 @@ def manifest(uri: str = "oci://models.example/digits:v1", **spec: Any) -> dict[s
     return {
         "apiVersion": "penstock.dev/v1alpha1",
         "kind": "ModelDeployment",
-        "metadata": {"name": "digits", "namespace": "vision", "uid": "md-1", "generation": 1},
+        "metadata": {"name": "digits", "namespace": "vision", "uid": "md-uid-1", "generation": 1},
         "spec": {"model": {"uri": uri}, **spec},
     }
+
+
+@dataclass
+class RouterPod:
+    """One router pod: Envoy with its agent, as far as one model goes."""
+
+    name: str
+    split: TrafficSplitSpec | None = None
+    renewed: tuple[str, datetime] | None = None
+    """The last renewal it saw, and when."""
+    expired: bool = False
+    cut: bool = False
+    """It has lost the API server: it serves on, and hears of no new split."""
+    deaf: bool = False
+    """It does not answer the operator."""
+
+    def follow(self, split: TrafficSplitSpec | None, now: datetime) -> None:
+        """What the agent does each second."""
+        if not self.cut and split != self.split:
+            if split and (self.split is None or split.generation != self.split.generation):
+                self.expired = False
+            self.split = split
+        supervision = self.split.supervision if self.split else None
+        if supervision is None:
+            self.renewed = None
+            return
+        if self.renewed is None or self.renewed[0] != supervision.renew_time:
+            self.renewed = (supervision.renew_time, now)
+        if now - self.renewed[1] >= timedelta(seconds=supervision.timeout_seconds):
+            self.expired = supervision.on_loss == "Stable"
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """In force."""
+        if self.split is None:
+            return {}
+        if self.expired and self.split.stable:
+            return {self.split.stable: 1000}
+        return {item.name: item.weight for item in self.split.revisions if item.weight}
+
+    @property
+    def shadow(self) -> tuple[str, int] | None:
+        found = self.split.shadow if self.split and not self.expired else None
+        return (found.name, found.share) if found else None
 
 
 @dataclass
@@ -77,6 +129,28 @@ class World:
     events: list[tuple[str, str]] = field(default_factory=list)
     fuse: int | None = None
     """Writes left before the operator is killed."""
+    router: dict[str, Any] | None = None
+    routers: dict[str, RouterPod] = field(default_factory=dict)
+    fleet_size: int = 2
+    rows: list[Row] = field(default_factory=list)
+    counters: bool = True
+    """The routers' counters can be read."""
+    watching: str = ""
+    """How closely the last plan wanted the routers to be watched."""
+    rate: int = 200
+    """Requests a second."""
+    errors: dict[str, float] = field(default_factory=dict)
+    """uri -> share of its requests that fail."""
+    slowness: dict[str, float] = field(default_factory=dict)
+    """uri -> share of its requests that are slow."""
+    outage: float = 0.0
+    """Share of all requests that fail whichever revision answers: something that they share is down."""
+    cold: set[str] = field(default_factory=set)
+    """Revisions of which the routers say that they reach no pod."""
+    lost: int = 0
+    """Requests that nobody was there to answer."""
+    random: Random = field(default_factory=lambda: Random(1))
+    credit: dict[str, float] = field(default_factory=dict)
 
     def observe(self) -> Observed:
         return Observed(
@@ -84,7 +158,29 @@ class World:
             settings=self.settings,
             objects=dict(self.objects),
             pods=tuple(self.pods.values()),
+            fleet=self._fleet() if self.watching else None,
+            router=self.router,
         )
+
+    def _fleet(self) -> FleetView:
+        """What a poll of all router pods brings; rows that status has used are forgotten."""
+        candidate = self.status.get("candidate") or {}
+        used = candidate.get("analysis", {}).get("asOf", 0)
+        pods = tuple(self._view(pod) for pod in self.routers.values())
+        silent = not self.counters or any(pod.deaf for pod in self.routers.values())
+        rows = () if silent or not candidate else tuple(row for row in self.rows if row.second > used)
+        return FleetView(pods, rows)
+
+    def _view(self, pod: RouterPod) -> RouterPodView:
+        generation = pod.split.generation if pod.split else 0
+        listed = [item.name for item in pod.split.revisions] if pod.split else []
+        warm = {name: 0 if name in self.cold else self.ready(name) for name in listed}
+        return RouterPodView(pod.name, not pod.deaf, generation, pod.expired, warm)
+
+    def ready(self, revision: str) -> int:
+        """Ready pods of a revision."""
+        found = self.objects.get(ObjectKey("Deployment", "vision", revision), {})
+        return int(found.get("status", {}).get("readyReplicas", 0))
 
     def edit(self, **spec: Any) -> None:
         """The user changes the spec."""
@@ -98,23 +194,37 @@ class World:
     def reconcile(self) -> Plan:
         """One pass: plan, write, remember."""
         found = plan(self.observe(), self.now)
+        self.watching = found.observe
         for write in found.writes:
-            if isinstance(write, HandOver):
-                self._burn(f"hand over {write.key.name} {write.replicas}")
-                self.objects[write.key]["spec"]["replicas"] = write.replicas
-            else:
-                self._burn(f"apply {key_of(write.manifest).kind} {key_of(write.manifest).name}")
-                self._apply(write)
+            self._write(write)
         status = wire(found.status)
         if status != self.deployment.get("status"):
             self._burn("status")
             self.deployment["status"] = status
+        for write in found.raises:
+            self._write(write)
         for key in found.deletes:
             if key in self.objects:
                 self._burn(f"delete {key.kind} {key.name}")
                 self._delete(key)
         self.events += [(event.reason, event.message) for event in found.events]
         return found
+
+    def _write(self, write: Write | HandOver | Join | Leave) -> None:
+        match write:
+            case HandOver():
+                self._burn(f"hand over {write.key.name} {write.replicas}")
+                self.objects[write.key]["spec"]["replicas"] = write.replicas
+            case Join():
+                self._burn(f"join {write.router}")
+                router = self.router or default_router("vision", write.router)
+                self.router = router | {"metadata": router["metadata"] | {"ownerReferences": [{"uid": "md-uid-1"}]}}
+            case Leave():
+                self._burn(f"leave {write.router}")
+                self.router, self.routers = None, {}
+            case Write():
+                self._burn(f"apply {key_of(write.manifest).kind} {key_of(write.manifest).name}")
+                self._apply(write)
 
     def _burn(self, what: str) -> None:
         if self.fuse is not None:
@@ -155,11 +265,59 @@ class World:
     def step(self) -> None:
         """Jobs report, Deployments become ready or fail, a second passes."""
         self.now += timedelta(seconds=1)
+        self._route()
         for key, item in list(self.objects.items()):
             if key.kind == "Job" and "status" not in item:
                 self._run_job(key, item)
             if key.kind == "Deployment":
                 self._run_deployment(key, item)
+
+    def _route(self) -> None:
+        """The routers follow the split, and a second of traffic passes."""
+        if self.router and not self.routers:
+            self.routers = {f"router-{n}": RouterPod(f"router-{n}") for n in range(self.fleet_size)}
+        before = [(pod.weights, pod.shadow) for pod in self.routers.values()]
+        live = self.objects.get(ObjectKey("TrafficSplit", "vision", "digits"))
+        split = TrafficSplitSpec.model_validate(live["spec"]) if live else None
+        for pod in self.routers.values():
+            pod.follow(split, self.now)
+        after = [(pod.weights, pod.shadow) for pod in self.routers.values()]
+        through = ROUTER_LABEL in self.service().get("selector", {})
+        weights = after[0][0] if through and after else {}
+        counts = {name: self._answer(name, weight) for name, weight in weights.items()}
+        if through and self.status.get("stable") and not weights:
+            self.lost += self.rate
+        direct = self.service().get("selector", {}).get(REVISION_LABEL)
+        if direct and self.status.get("stable") and not self.ready(direct) and not self.idle():
+            self.lost += self.rate
+        shadow = after[0][1] if through and after else None
+        if shadow:
+            counts[shadow[0]] = self._answer(*shadow)
+        if through and before and len({repr(state) for state in (*before, *after)}) == 1:
+            generation = max(pod.split.generation if pod.split else 0 for pod in self.routers.values())
+            self.rows.append(Row(int(self.now.timestamp()), generation, weights, counts, BOUNDS, shadow))
+            del self.rows[:-900]
+
+    def _answer(self, revision: str, weight: int) -> RevisionCounts:
+        """How one revision does in one second; shares are exact over time, errors are drawn."""
+        due = self.credit.get(revision, 0.0) + self.rate * weight / 1000
+        requests = int(due)
+        self.credit[revision] = due - requests
+        if not self.ready(revision) and not self.idle():
+            self.lost += requests
+            return RevisionCounts(requests, errors=requests, latency=(0, requests, 0, 0, 0, 0))
+        record = self.objects.get(ObjectKey("ControllerRevision", "vision", revision))
+        uri = record["data"]["model"]["uri"] if record else ""
+        failing = self._draw(requests, max(self.errors.get(uri, 0.0), self.outage))
+        slow = self._draw(requests, self.slowness.get(uri, 0.0))
+        return RevisionCounts(requests, errors=failing, latency=(0, requests - slow, 0, 0, 0, slow))
+
+    def _draw(self, requests: int, share: float) -> int:
+        return sum(self.random.random() < share for _ in range(requests)) if share else 0
+
+    def idle(self) -> bool:
+        """Whether nobody asked for pods."""
+        return self.deployment["spec"].get("replicas", 1) == 0
 
     def _run_job(self, key: ObjectKey, job: dict[str, Any]) -> None:
         uri = self._request(job)["uri"]
@@ -199,17 +357,33 @@ class World:
             "status": {"containerStatuses": [{"name": "server", "state": state, "restartCount": 0}]},
         }
 
-    def settle(self, passes: int = 60) -> None:
-        """Passes and steps until a pass writes nothing and nothing moves."""
+    def settle(self, passes: int = 400) -> None:
+        """Passes and steps until a pass writes nothing, watches nothing, and nothing moves."""
         quiet = 0
         for _ in range(passes):
             before = self.writes
             self.reconcile()
-            quiet = quiet + 1 if self.writes == before else 0
+            quiet = quiet + 1 if self.writes == before and not self.watching else 0
             if quiet >= 3:
                 return
             self.step()
         raise AssertionError(f"still writing after {passes} passes: {self.log[-10:]}")
+
+    def run(self, seconds: int) -> None:
+        """So many seconds with a pass in each."""
+        for _ in range(seconds):
+            self.reconcile()
+            self.step()
+        self.reconcile()
+
+    def run_until(self, done: Any, limit: int = 600) -> None:
+        """Passes and steps until `done(world)`."""
+        for _ in range(limit):
+            self.reconcile()
+            if done(self):
+                return
+            self.step()
+        raise AssertionError(f"not within {limit} s: {self.status.get('message')} {self.log[-5:]}")
 
     # what tests ask
     @property
@@ -221,6 +395,34 @@ class World:
 
     def names(self, kind: str) -> list[str]:
         return [key.name for key in sorted(self.objects) if key.kind == kind]
+
+    def service(self) -> dict[str, Any]:
+        """The client Service's spec."""
+        found: dict[str, Any] = self.objects.get(ObjectKey("Service", "vision", "digits"), {}).get("spec", {})
+        return found
+
+    def selected_router(self) -> str | None:
+        """The router behind the client Service."""
+        found: str | None = self.service().get("selector", {}).get(ROUTER_LABEL)
+        return found
+
+    def split(self) -> dict[str, Any]:
+        """The live split's spec."""
+        live = self.objects.get(ObjectKey("TrafficSplit", "vision", "digits"), {})
+        found: dict[str, Any] = live.get("spec", {"revisions": []})
+        return found
+
+    def weights(self) -> dict[str, int]:
+        """What the split gives to each revision."""
+        return {item["name"]: item["weight"] for item in self.split()["revisions"] if item["weight"]}
+
+    def candidate(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.status.get("candidate") or {}
+        return found
+
+    def outcomes(self) -> list[str]:
+        """Of history, oldest first."""
+        return [entry["outcome"] for entry in reversed(self.status.get("history", ()))]
 
     def selected(self) -> str:
         """The revision behind the client Service."""

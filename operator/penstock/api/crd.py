@@ -1,8 +1,9 @@
-"""From the models to the CustomResourceDefinition: one structural schema, built from the annotations themselves.
+"""From the models to the CustomResourceDefinitions: structural schemas, built from the annotations themselves.
 
 pydantic's own JSON Schema is not structural (`$ref`, `anyOf` with null, `const`), and mending it afterwards takes
-longer than reading the types: a `ModelDeploymentSpec` uses few of them. A type that this module does not know is an
-error, not a guess. `lint.py` checks the result, the API server has the last word (tests/integration).
+longer than reading the types: the models use few of them. A type that this module does not know is an error, not a
+guess. `lint.py` checks the result, the API server has the last word (tests/integration). Which kinds there are, and
+what beside their fields, stands in `kinds.py`.
 """
 
 import types
@@ -15,27 +16,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from .base import K8s, Rule
-from .resource import GROUP, KIND, PLURAL, SCHEMA_ANNOTATION, SCHEMA_VERSION, VERSION
-from .rules import DEPLOYMENT_NAME
-from .spec import ModelDeploymentSpec
-from .status import ModelDeploymentStatus
+from .kinds import DEFINITIONS, Column, Definition
+from .resource import GROUP, KIND, SCHEMA_ANNOTATION, SCHEMA_VERSION, VERSION
 
-__all__ = ["custom_resource_definition", "root_schema", "schema_of"]
+__all__ = ["custom_resource_definition", "custom_resource_definitions", "root_schema", "schema_of"]
 
 Schema = dict[str, Any]
 
 _SCALARS: Mapping[Any, str] = {str: "string", int: "integer", bool: "boolean"}
 _KEYWORDS = {"ge": "minimum", "le": "maximum", "pattern": "pattern"}
 _LENGTHS = {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}
-_COLUMNS = (
-    ("Phase", "string", ".status.phase", "Where the deployment stands.", 0),
-    ("Stable", "string", ".status.stable.revision", "The revision that serves.", 0),
-    ("Candidate", "string", ".status.candidate.revision", "The revision on its way.", 0),
-    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether the spec is what serves.", 0),
-    ("Age", "date", ".metadata.creationTimestamp", "", 0),
-    ("URL", "string", ".status.url", "Where requests go.", 1),
-    ("Message", "string", ".status.message", "What is going on.", 1),
-)
 _ORDER = (
     "description", "type", "format", "enum", "default", "pattern", "minimum", "maximum", "minLength", "maxLength",
     "minItems", "maxItems", "maxProperties", "items", "additionalProperties", "properties", "required",
@@ -44,74 +34,93 @@ _ORDER = (
 )  # fmt: skip
 
 
-def custom_resource_definition() -> Schema:
-    """The whole CRD as plain JSON; the same models always give the same bytes."""
+def custom_resource_definitions() -> dict[str, Schema]:
+    """Every CRD by kind, ModelDeployment first."""
+    return {kind: custom_resource_definition(kind) for kind in DEFINITIONS}
+
+
+def custom_resource_definition(kind: str = KIND) -> Schema:
+    """The whole CRD of a kind as plain JSON; the same models always give the same bytes."""
+    found = DEFINITIONS[kind]
+    names: Schema = {
+        "kind": kind,
+        "listKind": f"{kind}List",
+        "plural": found.plural,
+        "singular": kind.lower(),
+        "shortNames": list(found.short_names),
+        "categories": ["ai"],
+    }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"{PLURAL}.{GROUP}",
+            "name": found.name,
             "annotations": {SCHEMA_ANNOTATION: str(SCHEMA_VERSION)},
             "labels": {"app.kubernetes.io/name": "penstock", "app.kubernetes.io/part-of": "penstock"},
         },
         "spec": {
             "group": GROUP,
-            "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": PLURAL,
-                "singular": KIND.lower(),
-                "shortNames": ["md", "mdep"],
-                "categories": ["ai"],
-            },
+            "names": {key: value for key, value in names.items() if value},
             "scope": "Namespaced",
-            "versions": [_version()],
+            "versions": [_version(found)],
         },
     }
 
 
-def _version() -> Schema:
-    scale = {
-        "specReplicasPath": ".spec.replicas",
-        "statusReplicasPath": ".status.replicas",
-        "labelSelectorPath": ".status.selector",
-    }
-    return {
+def _version(found: Definition) -> Schema:
+    subresources: Schema = {}
+    if found.status:
+        subresources["status"] = {}
+    if found.scalable:
+        subresources["scale"] = {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        }
+    version = {
         "name": VERSION,
         "served": True,
         "storage": True,
-        "subresources": {"status": {}, "scale": scale},
-        "additionalPrinterColumns": [_column(*column) for column in _COLUMNS],
-        "schema": {"openAPIV3Schema": root_schema()},
+        "subresources": subresources,
+        "additionalPrinterColumns": [_column(column) for column in found.columns],
+        "schema": {"openAPIV3Schema": root_schema(found.kind)},
     }
+    return {key: value for key, value in version.items() if value != {}}
 
 
-def _column(name: str, type_: str, path: str, description: str, priority: int) -> Schema:
-    column = {"name": name, "type": type_, "jsonPath": path, "description": description, "priority": priority}
-    return {key: value for key, value in column.items() if value not in ("", 0)}
+def _column(column: Column) -> Schema:
+    said = {
+        "name": column.name,
+        "type": column.type,
+        "jsonPath": column.path,
+        "description": column.description,
+        "priority": int(column.wide),
+    }
+    return {key: value for key, value in said.items() if value not in ("", 0)}
 
 
-def root_schema() -> Schema:
+def root_schema(kind: str = KIND) -> Schema:
     """The object itself.
 
     `status` starts with an observedGeneration of -1: a resource that nobody has looked at yet counts as in progress,
     not as ready, for Flux, Helm and kubectl wait.
     """
-    status = schema_of(ModelDeploymentStatus)
-    status["default"] = {"observedGeneration": -1}
+    found = DEFINITIONS[kind]
+    properties: Schema = {
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
+        "spec": schema_of(found.spec),
+    }
+    if found.status:
+        properties["status"] = _ordered(schema_of(found.status) | {"default": {"observedGeneration": -1}})
     return _ordered(
         {
-            "description": "A trained model, served on Triton Inference Server.",
+            "description": found.description,
             "type": "object",
-            "properties": {
-                "apiVersion": {"type": "string"},
-                "kind": {"type": "string"},
-                "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
-                "spec": schema_of(ModelDeploymentSpec),
-                "status": _ordered(status),
-            },
+            "properties": properties,
             "required": ["spec"],
-            **_validations([DEPLOYMENT_NAME]),
+            **_validations(found.rules),
         }
     )
 

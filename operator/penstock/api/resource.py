@@ -24,8 +24,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "ModelDeployment"
 PLURAL = "modeldeployments"
 SCHEMA_ANNOTATION = "penstock.dev/schema"
-SCHEMA_VERSION = 2
-"""Grows with every change of the CRD; an operator does not lead over an older one, which drops fields in silence."""
+SCHEMA_VERSION = 3
+"""Grows with every change of a CRD; an operator does not lead over an older one, which drops fields in silence."""
 
 
 class Metadata(ApiModel):

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from . import rules
+from . import rules, trafficrules
 from .base import ApiModel, Duration, K8s, Number, Rule
 
 __all__ = [
@@ -26,9 +26,9 @@ RevisionCommand = Annotated[str, Field(max_length=64, pattern=r"^([a-z][-a-z0-9]
 class Step(ApiModel):
     """One step of a canary."""
 
-    weight: Annotated[Number, K8s(rules=(rules.WEIGHT_RANGE,))]
+    weight: Annotated[Number, K8s(rules=(trafficrules.WEIGHT_RANGE,))]
     """Percent of the requests that the candidate gets, down to 0.1."""
-    hold: Annotated[Duration, K8s(rules=(rules.HOLD_RANGE,))] = "1m"
+    hold: Annotated[Duration, K8s(rules=(trafficrules.HOLD_RANGE,))] = "1m"
     """How long the step is observed at least; time without counters does not count."""
 
 
@@ -36,7 +36,7 @@ class CanarySpec(ApiModel):
     """Steps with growing weight; after the last the candidate is promoted."""
 
     steps: Annotated[
-        tuple[Step, ...], Field(min_length=1, max_length=20), K8s(list_type="atomic", rules=(rules.STEPS_GROW,))
+        tuple[Step, ...], Field(min_length=1, max_length=20), K8s(list_type="atomic", rules=(trafficrules.STEPS_GROW,))
     ]
 
 
@@ -45,7 +45,7 @@ class BlueGreenSpec(ApiModel):
 
     auto_promote: bool = True
     """Switch as soon as the candidate is ready; false waits for `promote`."""
-    hold: Annotated[Duration, K8s(rules=(rules.HOLD_RANGE,))] = "1m"
+    hold: Annotated[Duration, K8s(rules=(trafficrules.HOLD_RANGE,))] = "1m"
     """After the switch the previous revision keeps 5 % for this long, so that both can be compared."""
     keep_previous: Duration = "10m"
     """The previous revision keeps its pods for this long, for an instant return."""
@@ -54,25 +54,25 @@ class BlueGreenSpec(ApiModel):
 class ShadowSpec(ApiModel):
     """Copies of requests to the candidate before it answers any; its answers are dropped."""
 
-    percent: Annotated[Number, K8s(rules=(rules.WEIGHT_RANGE,))]
-    duration: Annotated[Duration, K8s(rules=(rules.HOLD_RANGE,))] = "5m"
+    percent: Annotated[Number, K8s(rules=(trafficrules.WEIGHT_RANGE,))]
+    duration: Annotated[Duration, K8s(rules=(trafficrules.HOLD_RANGE,))] = "5m"
 
 
 class ErrorsSpec(ApiModel):
     """When a candidate answers with too many errors."""
 
-    tolerance: Annotated[Number, K8s(rules=(rules.TOLERANCE_RANGE,))] = "2"
+    tolerance: Annotated[Number, K8s(rules=(trafficrules.TOLERANCE_RANGE,))] = "2"
     """Errors up to this multiple of stable's rate are accepted."""
-    max_percent: Annotated[Number, K8s(rules=(rules.PERCENT_RANGE,))] = "1"
+    max_percent: Annotated[Number, K8s(rules=(trafficrules.PERCENT_RANGE,))] = "1"
     """The error rate that a promoted revision is proven to be below; it also takes back, while stable is below it."""
 
 
 class LatencySpec(ApiModel):
     """When a candidate is too slow."""
 
-    quantile: Annotated[Number, K8s(rules=(rules.QUANTILE_RANGE,))] = "95"
+    quantile: Annotated[Number, K8s(rules=(trafficrules.QUANTILE_RANGE,))] = "95"
     """The percentile of stable's latency that is compared."""
-    tolerance: Annotated[Number, K8s(rules=(rules.TOLERANCE_RANGE,))] = "2"
+    tolerance: Annotated[Number, K8s(rules=(trafficrules.TOLERANCE_RANGE,))] = "2"
     """A request is slow when it takes longer than this multiple of it."""
 
 
@@ -85,20 +85,20 @@ class AnalysisSpec(ApiModel):
     """Admit a candidate whose inputs or outputs differ from stable's."""
     errors: ErrorsSpec | None = None
     latency: LatencySpec | None = None
-    false_rollback: Annotated[Number, K8s(rules=(rules.PROBABILITY_RANGE,))] = "0.01"
+    false_rollback: Annotated[Number, K8s(rules=(trafficrules.PROBABILITY_RANGE,))] = "0.01"
     """Probability, over the whole rollout, of taking back a revision that is no worse than tolerated."""
-    promote_confidence: Annotated[Number, K8s(rules=(rules.CONFIDENCE_RANGE,))] = "0.95"
+    promote_confidence: Annotated[Number, K8s(rules=(trafficrules.CONFIDENCE_RANGE,))] = "0.95"
     """How sure it must be that the candidate's error rate is below maxPercent before it is promoted."""
     on_no_traffic: Literal["Hold", "Promote", "Rollback"] = "Hold"
     """What to do with a candidate that no request has reached."""
-    deadline: Annotated[Duration, K8s(rules=(rules.DEADLINE_RANGE,))] = "30m"
+    deadline: Annotated[Duration, K8s(rules=(trafficrules.DEADLINE_RANGE,))] = "30m"
     """Without a verdict by then the rollout pauses and says how long it would still take."""
 
 
 class SupervisionSpec(ApiModel):
     """What the routers do by themselves when no operator watches a candidate."""
 
-    timeout: Annotated[Duration, K8s(rules=(rules.SUPERVISION_RANGE,))] = "1m"
+    timeout: Annotated[Duration, K8s(rules=(trafficrules.SUPERVISION_RANGE,))] = "1m"
     """After this long without an operator that sees the counters."""
     on_loss: Literal["Stable", "Keep"] = "Stable"
     """Stable: all traffic to the stable revision. Keep: weights stay as they are."""
@@ -107,14 +107,18 @@ class SupervisionSpec(ApiModel):
 class InitialSpec(ApiModel):
     """The revision to start from when a cluster is rebuilt from Git in the middle of a rollout."""
 
-    uri: Annotated[str, Field(min_length=1, max_length=2048), K8s(rules=(rules.URI_FORM, rules.URI_CLEAN))]
+    uri: Annotated[
+        str,
+        Field(min_length=1, max_length=2048),
+        K8s(rules=(rules.URI_FORM, rules.URI_CLEAN, rules.URI_WITHOUT_PARENTS)),
+    ]
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)] | None = None
 
 
 class RolloutSpec(ApiModel):
     """How a new revision takes the place of the stable one."""
 
-    cel_rules: ClassVar[tuple[Rule, ...]] = (rules.STRATEGY_FIELDS,)
+    cel_rules: ClassVar[tuple[Rule, ...]] = (trafficrules.STRATEGY_FIELDS,)
 
     strategy: Literal["Canary", "BlueGreen", "Immediate"] | None = None
     """Default: Canary, with provider Service Immediate."""

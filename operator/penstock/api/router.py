@@ -4,14 +4,16 @@ People may write a Router to shape a fleet; a TrafficSplit is written by the ope
 beside Envoy. Both are typed to the last field: what an agent renders from them cannot be more than a route to models.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from .base import ApiModel, Duration, K8s
+from . import rules, trafficrules
+from .base import ApiModel, Duration, K8s, Rule
 from .resource import Metadata
 from .spec import Annotations, Labels, LocalObject, ObjectName, Preserved, Resources
 from .status import Condition
+from .traffic import Token
 
 __all__ = [
     "FIRST_PORT",
@@ -40,11 +42,15 @@ FIRST_PORT, LAST_PORT = 20000, 29999
 WHOLE = 1000
 """Weights are in 0.1 %."""
 
+DeploymentName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+RevisionName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+"""Without dots: it becomes part of the names of Envoy's statistics, and a label's value."""
+
 
 class RouterPod(ApiModel):
     """Placement of the router pods."""
 
-    labels: Labels | None = None
+    labels: Annotated[Labels, K8s(rules=(rules.LABEL_KEYS,))] | None = None
     annotations: Annotations | None = None
     node_selector: Labels | None = None
     tolerations: Annotated[tuple[Preserved, ...], Field(max_length=32), K8s(list_type="atomic")] | None = None
@@ -73,7 +79,7 @@ class RouterSpec(ApiModel):
     """The router image; the chart's unless said otherwise."""
     resources: Resources | None = None
     """Of the Envoy container. Default: requests of 100m CPU and 128Mi, a limit of 512Mi."""
-    drain: Duration = "1m"
+    drain: Annotated[Duration, K8s(rules=(trafficrules.DRAIN_RANGE,))] = "1m"
     """How long a pod that goes away serves its last requests; no model of the fleet may have a longer timeout."""
     update: RouterUpdate | None = None
     pod: RouterPod | None = None
@@ -95,17 +101,22 @@ class RouterStatus(ApiModel):
 
 
 class Router(ApiModel):
-    """One Router."""
+    """One Router; `parse` raises pydantic.ValidationError for one the schema would have refused."""
 
     metadata: Metadata
     spec: RouterSpec = RouterSpec()
     status: RouterStatus = RouterStatus()
 
+    @classmethod
+    def parse(cls, manifest: dict[str, Any]) -> "Router":
+        """From a manifest as the API server or a file holds it."""
+        return cls.model_validate(manifest)
+
 
 class SplitRevision(ApiModel):
     """A revision that the fleet knows; with weight 0 it is kept warm and gets no request."""
 
-    name: ObjectName
+    name: RevisionName
     """Endpoints come from the EndpointSlices with the label penstock.dev/revision of this value."""
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
     """The model inside Triton whose readiness is asked."""
@@ -116,7 +127,7 @@ class SplitRevision(ApiModel):
 class SplitShadow(ApiModel):
     """A revision that gets copies of requests."""
 
-    name: ObjectName
+    name: RevisionName
     share: Annotated[int, Field(ge=1, le=1000)]
     """Of the requests, in 0.1 %."""
 
@@ -124,8 +135,10 @@ class SplitShadow(ApiModel):
 class SplitStickiness(ApiModel):
     """As in spec.traffic.stickiness; one of both."""
 
-    header: Annotated[str, Field(max_length=128)] | None = None
-    cookie: Annotated[str, Field(max_length=128)] | None = None
+    cel_rules: ClassVar[tuple[Rule, ...]] = (trafficrules.ONE_STICKINESS,)
+
+    header: Token | None = None
+    cookie: Token | None = None
 
 
 class SplitSupervision(ApiModel):
@@ -140,20 +153,28 @@ class SplitSupervision(ApiModel):
 class TrafficSplitSpec(ApiModel):
     """The desired route of one ModelDeployment."""
 
-    router: Annotated[str, Field(max_length=40)]
-    deployment: Annotated[str, Field(max_length=40)]
-    deployment_uid: Annotated[str, Field(max_length=64)]
+    cel_rules: ClassVar[tuple[Rule, ...]] = (
+        trafficrules.SPLIT_REVISIONS,
+        trafficrules.SPLIT_WEIGHTS,
+        trafficrules.SPLIT_STABLE,
+        trafficrules.SPLIT_SHADOW,
+        trafficrules.SPLIT_GENERATION_GROWS,
+    )
+
+    router: DeploymentName
+    deployment: DeploymentName
+    deployment_uid: Annotated[str, Field(min_length=8, max_length=64, pattern=r"^[-A-Za-z0-9]+$")]
     """Agents key by uid and generation: a deployment deleted and made again under its name is another one."""
     generation: Annotated[int, Field(ge=1), K8s(format="int64")]
     """Grows with every change but a renewal; agents attest it."""
     port: Annotated[int, Field(ge=FIRST_PORT, le=LAST_PORT)]
-    stable: ObjectName | None = None
+    stable: RevisionName | None = None
     """Where everything goes when supervision is lost; None while nothing serves."""
-    revisions: Annotated[tuple[SplitRevision, ...], Field(max_length=8), K8s(list_type="map", keys=("name",))] = ()
-    """Weights add up to 1000; with none the answer is 503."""
+    revisions: Annotated[tuple[SplitRevision, ...], Field(max_length=8), K8s(list_type="map", keys=("name",))]
+    """Weights add up to 1000; where they add up to 0 the answer is 503."""
     shadow: SplitShadow | None = None
     supervision: SplitSupervision | None = None
     stickiness: SplitStickiness | None = None
-    timeout_milliseconds: Annotated[int, Field(ge=1)]
-    max_request_bytes: Annotated[int, Field(ge=1), K8s(format="int64")]
-    max_concurrent: Annotated[int, Field(ge=1)]
+    timeout_milliseconds: Annotated[int, Field(ge=1, le=3_600_000)]
+    max_request_bytes: Annotated[int, Field(ge=1, le=2**40), K8s(format="int64")]
+    max_concurrent: Annotated[int, Field(ge=1, le=1_000_000)]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from . import rules
+from . import rules, trafficrules
 from .base import ApiModel, Duration, K8s, Quantity, Rule
 from .facts import DataType
 from .rollout import RolloutSpec
@@ -234,7 +234,7 @@ class AutoscalingSpec(ApiModel):
 class ModelDeploymentSpec(ApiModel):
     """Which model, how it is served, how many."""
 
-    cel_rules: ClassVar[tuple[Rule, ...]] = (rules.VERBATIM_SERVER, rules.STRATEGY_OF_PROVIDER)
+    cel_rules: ClassVar[tuple[Rule, ...]] = (rules.VERBATIM_SERVER, trafficrules.STRATEGY_OF_PROVIDER)
 
     model: ModelSpec
     prepare: PrepareSpec | None = None

@@ -80,6 +80,8 @@ class AnalysisStatus(ApiModel):
     metrics: Annotated[tuple[MetricEvidence, ...], Field(max_length=4), K8s(list_type="map", keys=("name",))] | None = (
         None
     )
+    rules: Annotated[str, Field(max_length=512)] = ""
+    """What is compared, as it was asked for when the rollout began; later edits count for the next one."""
     sums: Annotated[str, Field(max_length=6144)] = ""
     """The sums of the sequential tests in a compact form that only Penstock reads."""
 
@@ -94,7 +96,10 @@ class CandidateStatus(RevisionStatus):
     """Seconds of this step (or of the shadow stage) with the weight attested and the counters read."""
     step_requests: int = 0
     """Requests that the candidate has answered in this step."""
+    strategy: Literal["Canary", "BlueGreen", "Immediate"] | None = None
     plan: Annotated[tuple[PlannedStep, ...], Field(max_length=21), K8s(list_type="atomic")] | None = None
+    """Pinned with strategy and shadow when the rollout began; later edits count for the next one."""
+    shadow: PlannedStep | None = None
     verdict: Literal["Pass", "Fail", "Undecided", "Inconclusive", "NoEvidence"] | None = None
     analysis: AnalysisStatus | None = None
     judged_since: Time | None = None
@@ -156,6 +161,10 @@ class ModelDeploymentStatus(ApiModel):
     observed_retry_token: str | None = None
     failed_revision: FailedRevision | None = None
     preparation: PreparationStatus | None = None
+    attested_generation: Annotated[int, K8s(format="int64")] | None = None
+    """The newest generation of the TrafficSplit that every Ready router pod was seen to follow."""
+    leaving_since: Time | None = None
+    """Since when clients no longer come through a router that still has the route; requests on kept connections end."""
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=10), K8s(list_type="atomic")] | None = None
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), K8s(list_type="map", keys=("type",))] | None = (
         None

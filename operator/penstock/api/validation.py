@@ -1,4 +1,4 @@
-"""What the API server would say to a ModelDeployment, without one: the CRD's schema and rules applied to plain JSON.
+"""What the API server would say to a manifest, without one: the CRD's schema and rules applied to plain JSON.
 
 It answers with the same paths for the same faults (a test puts one table to both), and says more where the API server
 says little: the field that an unknown one was probably meant to be, and the rules even where the schema is broken
@@ -10,15 +10,22 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
+from . import rules, trafficrules
+from .base import ONE_DAY, Rule
 from .crd import root_schema
-from .resource import API_VERSION, KIND
-from .rules import BY_CEL
+from .kinds import DEFINITIONS
+from .resource import API_VERSION
 
-__all__ = ["Fault", "validate"]
+__all__ = ["BY_CEL", "Fault", "validate"]
 
 Schema = Mapping[str, Any]
+BY_CEL = {
+    item.rule: item for item in (ONE_DAY, *vars(rules).values(), *vars(trafficrules).values()) if isinstance(item, Rule)
+}
+"""Every rule, found by its CEL."""
 _NOUNS = {"array": "a list", "boolean": "true or false", "integer": "an integer", "object": "an object"}
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 
@@ -38,15 +45,20 @@ def validate(manifest: Any) -> tuple[Fault, ...]:
     """Everything the API server refuses in a manifest on creation; empty when it would be accepted."""
     if not isinstance(manifest, Mapping):
         return (Fault("", f"{_show(manifest)} is not an object"),)
-    if (manifest.get("apiVersion"), manifest.get("kind")) != (API_VERSION, KIND):
-        asked = f"apiVersion: {API_VERSION} and kind: {KIND}"
+    if manifest.get("apiVersion") != API_VERSION or manifest.get("kind") not in DEFINITIONS:
+        asked = f"apiVersion: {API_VERSION} and kind: {', '.join(DEFINITIONS)}"
         return (Fault("", f"{manifest.get('apiVersion')}, {manifest.get('kind')} was given, write {asked}"),)
-    schema = root_schema()
+    schema = _schema(manifest["kind"])
     pruned = _without_nulls(manifest, schema)
     fault = _name_fault(pruned)
     if fault or "name" not in pruned["metadata"]:
         pruned = {**pruned, "metadata": {"name": "named"}}
     return (*([fault] if fault else []), *_node(pruned, schema, ""))
+
+
+@cache
+def _schema(kind: str) -> Schema:
+    return root_schema(kind)
 
 
 def _name_fault(manifest: Schema) -> Fault | None:

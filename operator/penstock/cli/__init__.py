@@ -1,17 +1,20 @@
 """`penstock`, also as `kubectl penstock`: one file per group of verbs, loaded when it is asked for."""
 
 import importlib
+from collections.abc import Mapping
+from typing import ClassVar
 
 import click
 
 from penstock import __version__
 
-__all__ = ["main"]
+__all__ = ["LazyGroup", "main"]
 
 _COMMANDS = {
     "run": ("penstock.cli.run", "run", "The operator itself."),
     "render": ("penstock.cli.render", "render", "Print repository and objects of a manifest, offline."),
     "validate": ("penstock.cli.validate", "validate", "Say what the API server would say to a manifest, offline."),
+    "rollout": ("penstock.cli.rollout", "rollout", "Watch a rollout, decide about it, replay one."),
     "upgrade-runtime": ("penstock.cli.upgrade", "upgrade_runtime", "Roll out the runtime of the installed release."),
     "repository": ("penstock.cli.repository", "repository", "Check a Triton model repository."),
     "registry": ("penstock.cli.registry", "registry", "Tokens of the artifact store."),
@@ -20,23 +23,30 @@ _COMMANDS = {
 }
 
 
-class _Lazy(click.Group):
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are run; `table` has (module, attribute, help) by name."""
+
+    table: ClassVar[Mapping[str, tuple[str, str, str]]] = _COMMANDS
+
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        """In the order of the table."""
+        return list(self.table)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        """The command, imported now."""
+        if cmd_name not in self.table:
             return None
-        module, name, _ = _COMMANDS[cmd_name]
+        module, name, _ = self.table[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table, importing nothing."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, _, text) in self.table.items()])
 
 
-@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Penstock: from a trained model to proven, safely rolled-out serving on Triton Inference Server."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.api import reasons
 from penstock.api.reasons import RETRYABLE, Reason
-from penstock.api.units import DURATION_PATTERN
+from penstock.api.units import DURATION_PATTERN, NUMBER_PATTERN
 from penstock.core.modelrepo import RULES
 
 __all__ = ["api_reference", "reasons_reference", "repository_reference"]
@@ -36,16 +36,21 @@ def api_reference(crd: Schema) -> str:
     lines = [
         _GENERATED,
         f"# {names['kind']} ({crd['spec']['group']}/{version['name']})\n",
-        f"{root['description']} Short names: {', '.join(f'`{name}`' for name in names['shortNames'])}.\n",
+        f"{root['description']}{_short_names(names)}\n",
         *_rule_lines(root),
     ]
-    for part in ("spec", "status"):
+    for part in [part for part in ("spec", "status") if part in root["properties"]]:
         lines += [
             f"\n## {part}\n",
             f"{root['properties'][part]['description']}\n",
             *_table(root["properties"][part], part),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _short_names(names: Schema) -> str:
+    found = ", ".join(f"`{name}`" for name in names.get("shortNames", ()))
+    return f" Short names: {found}." if found else ""
 
 
 def _table(schema: Schema, path: str) -> Iterator[str]:
@@ -70,7 +75,7 @@ def _rows(schema: Schema, path: str) -> Iterator[str]:
 
 def _type(field: Schema) -> str:
     if field.get("x-kubernetes-int-or-string"):
-        return "quantity"
+        return "number" if field.get("pattern") == NUMBER_PATTERN else "quantity"
     if field.get("pattern") == DURATION_PATTERN:
         return "duration"
     if field["type"] == "array":

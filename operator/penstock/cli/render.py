@@ -1,6 +1,7 @@
 """`penstock render`: what the operator would make of a manifest, without a cluster."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ from pydantic import ValidationError
 
 from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
 from penstock.api.resource import Metadata, ModelDeployment
+from penstock.api.router import FIRST_PORT, RouterSpec
 from penstock.api.status import PreparationStatus
-from penstock.core.names import key_of
 from penstock.core.observed import Observed
 from penstock.core.preparing import Preparing
 from penstock.core.rendering import render as render_objects
 from penstock.core.rendering import serving_of
-from penstock.core.revision import preparation_key, record_manifest
+from penstock.core.revision import RevisionRecord, preparation_key, record_manifest
+from penstock.core.router import default_router
+from penstock.core.routing import DEFAULT_ROUTER, look_at_traffic, whole_route
 from penstock.core.settings import Settings
 from penstock.core.standing import Standing
 from penstock.core.target import find_target
@@ -32,34 +35,83 @@ _UNKNOWN = "sha256:" + "0" * 64
 @click.option("--registry", default=Settings.registry, show_default=True, help="The artifact store.")
 @click.option("--triton-image", default="penstock/triton:local", show_default=True)
 @click.option("--jobs-image", default="penstock/jobs:local", show_default=True)
+@click.option("--router-image", default="penstock/router:local", show_default=True)
 @click.option("--repository-to", type=click.Path(file_okay=False, path_type=Path), help="Write config.pbtxt there too")
 def render(
-    filename: Any, facts: Any, registry: str, triton_image: str, jobs_image: str, repository_to: Path | None
+    filename: Any,
+    facts: Any,
+    registry: str,
+    triton_image: str,
+    jobs_image: str,
+    router_image: str,
+    repository_to: Path | None,
 ) -> None:
-    """Print the model repository and the objects of a ModelDeployment."""
+    """Print the model repository and the objects of a ModelDeployment, as they stand when it serves."""
     deployment = _read(filename)
     known = _facts(deployment, facts, registry)
-    settings = Settings(jobs_image=jobs_image, triton_image=triton_image, registry=registry)
-    observed = Observed(deployment, settings)
+    settings = Settings(jobs_image=jobs_image, triton_image=triton_image, registry=registry, router_image=router_image)
+    observed = Observed(deployment, settings, router=_router(deployment))
     key = preparation_key(deployment.spec.model, deployment.metadata.namespace)
     target = find_target(observed, Preparing(PreparationStatus(key=key), known))
     if target.record is None:
         raise click.ClickException(target.message)
-    name = target.record.name
-    standing = Standing(
-        target.record, None, None, None, 0, (), None, None, promoted=False, history=(), wake=None, serving=name
-    )
-    objects = [record_manifest(deployment.metadata, target.record), *render_objects(observed, standing).manifests]
     serving = serving_of(target.record, deployment)
     if serving.config_text:
-        path = f"{serving.entry_model}/config.pbtxt"
-        click.echo(f"# models/{path}\n" + "".join(f"#   {line}\n" for line in serving.config_text.splitlines()))
-        if repository_to:
-            place = repository_to / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(serving.config_text)
-    objects.sort(key=lambda manifest: key_of(manifest).kind != "ControllerRevision")
-    click.echo(yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, width=120), nl=False)
+        _show_repository(f"{serving.entry_model}/config.pbtxt", serving.config_text, repository_to)
+    click.echo(_about_router(observed), nl=False)
+    click.echo(yaml.dump_all(_objects(observed, target.record), Dumper=_Dumper, sort_keys=False, width=120), nl=False)
+
+
+def _objects(observed: Observed, record: RevisionRecord) -> list[dict[str, Any]]:
+    """The record, what the revision consists of, and the way to it with all of the requests."""
+    standing = Standing(
+        stable=record,
+        stable_since=None,
+        candidate=None,
+        candidate_since=None,
+        candidate_replicas=0,
+        draining=(),
+        failure=None,
+        failed=None,
+        promoted=False,
+        history=(),
+        wake=None,
+        serving=record.name,
+        traffic=look_at_traffic(observed),
+        route=whole_route(record.name),
+    )
+    rendering = render_objects(observed, standing, datetime.now(UTC))
+    split = [rendering.split.manifest] if rendering.split else []
+    return [record_manifest(observed.deployment.metadata, record), *rendering.manifests, *split]
+
+
+def _router(deployment: ModelDeployment) -> dict[str, Any]:
+    """A stand-in for the Router that the spec names: without one there would be no route to it."""
+    asked = deployment.spec.traffic.router if deployment.spec.traffic else None
+    return default_router(deployment.metadata.namespace, asked.name if asked else DEFAULT_ROUTER)
+
+
+def _about_router(observed: Observed) -> str:
+    """Which fleet the requests come through; its own objects belong to its Router and not to this deployment."""
+    name = look_at_traffic(observed).wanted
+    if name is None:
+        return ""
+    if name != DEFAULT_ROUTER:
+        return f"# Requests come through Router {name}, which has to exist in this namespace.\n"
+    pods = f"{RouterSpec().replicas} pods of {observed.settings.router_image}"
+    return (
+        f"# Requests come through Router {name}: {pods}, one fleet for\n"
+        "# all ModelDeployments of the namespace, made with the first of them. A Router of that name shapes it.\n"
+        f"# The model's port there is the first that is free from {FIRST_PORT} on.\n"
+    )
+
+
+def _show_repository(path: str, text: str, place: Path | None) -> None:
+    click.echo(f"# models/{path}\n" + "".join(f"#   {line}\n" for line in text.splitlines()))
+    if place:
+        file = place / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -11,9 +11,10 @@ from penstock.kube.connection import Connection
 from penstock.kube.errors import NotFound
 from penstock.kube.objects import Manifest
 
+from .held import MANAGER, held_fields
+
 __all__ = ["upgrade_runtime"]
 
-MANAGER = "penstock-cli"
 _IMAGE_VARIABLE = "PENSTOCK_IMAGE_TRITON"
 
 
@@ -46,7 +47,9 @@ async def _upgrade(
             "metadata": {"name": name, "namespace": namespace},
             "spec": {"server": {"image": wanted}},
         }
-        await client.apply(change, uid=live["metadata"]["uid"])
+        held = held_fields(live)
+        spec = {**held, "server": {**held.get("server", {}), "image": wanted}}
+        await client.apply({**change, "spec": spec}, uid=live["metadata"]["uid"])
     except NotFound as error:
         raise click.ClickException(str(error)) from error
     else:

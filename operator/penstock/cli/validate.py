@@ -28,14 +28,14 @@ __all__ = ["read_documents", "validate"]
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def validate(files: tuple[TextIO, ...], output: str) -> None:
-    """Say what would be refused in the ModelDeployments of files; exit code 1 when anything would be.
+    """Say what would be refused in the ModelDeployments and Routers of files; exit code 1 when anything would be.
 
-    Objects of other kinds are passed over. What only the cluster or the model can tell (a missing Secret, a wrong
+    Objects of other groups are passed over. What only the cluster or the model can tell (a missing Secret, a wrong
     digest, a model that is no ONNX) is not known here.
     """
     checked = [item for file in files for item in _check(file)]
     if not checked:
-        raise click.ClickException("there is no ModelDeployment in what was given")
+        raise click.ClickException("there is nothing of Penstock in what was given")
     if output == "json":
         found = [
             {"file": file, "name": name, "path": fault.path, "message": fault.message}

@@ -13,28 +13,34 @@ from datetime import UTC, datetime
 
 import aiohttp
 
-from penstock.api.resource import GROUP, PLURAL, SCHEMA_ANNOTATION, SCHEMA_VERSION
-from penstock.kube.cache import Cache, DeploymentKey
+from penstock.api.kinds import CRD_NAMES, schema_problem
+from penstock.api.resource import KIND
+from penstock.api.router import ROUTER_KIND
+from penstock.kube.cache import Cache, DeploymentKey, RouterKey
 from penstock.kube.client import KubeClient
 from penstock.kube.connection import Connection
-from penstock.kube.errors import ApiError, Fenced, Forbidden
+from penstock.kube.errors import ApiError
 from penstock.kube.events import EventRecorder
 from penstock.kube.lease import LeaderLease
-from penstock.kube.queue import KeyedQueue, QueueClosed
+from penstock.kube.queue import KeyedQueue
+from penstock.probes.router import RouterReader
 from penstock.telemetry import Telemetry
 
 from .credentials import RegistryCredentials
+from .fleetwatch import FleetWatch
 from .garbage import PERIOD_SECONDS, ArtifactCollector
 from .health import Check, Health, HealthServer, LoopTick
 from .reconcile import Reconciler
+from .routers import RouterReconciler
 from .settings import OperatorSettings
+from .wakes import Wakes
 from .watch import Watch
+from .workers import Workers
 
 __all__ = ["run_operator"]
 
 log = logging.getLogger(__name__)
 LEASE = "penstock"
-_CRD = f"{PLURAL}.{GROUP}"
 _OLDEST_TICK, _OLDEST_KEY, _OLDEST_STREAM = 30.0, 600.0, 700.0
 _CRD_RETRY = 10.0
 
@@ -68,11 +74,14 @@ class Operator:
         self._client = KubeClient(connection, observer=self._telemetry.requests, fence=lambda: self._lease.held)
         self._cache = Cache()
         self._queue: KeyedQueue[DeploymentKey] = KeyedQueue(observer=self._telemetry.queue)
+        self._routers: KeyedQueue[RouterKey] = KeyedQueue()
+        self._reader = RouterReader(observer=self._telemetry.fleets.scraped)
+        self._fleets = FleetWatch(self._cache, self._reader, lambda key: self._queue.add(key, urgent=True))
         self._listed = asyncio.Event()
         self._watch = Watch(
             self._client,
             self._cache,
-            self._queue,
+            Wakes(self._cache, self._queue, self._routers, self._fleets).changed,
             self._listed,
             settings.watch_namespaces,
             observer=self._telemetry.watch,
@@ -82,14 +91,27 @@ class Operator:
         self._collector = ArtifactCollector(
             self._cache, self._credentials, _url(settings), time.time, settings.watch_namespaces
         )
-        self._reconciler = Reconciler(
+        self._workers = self._deployment_workers(), self._router_workers()
+
+    def _deployment_workers(self) -> Workers:
+        reconciler = Reconciler(
             self._client,
             self._cache,
-            settings.decisions,
+            self._settings.decisions,
             self._credentials,
             self._events,
-            lambda: datetime.now(UTC).replace(microsecond=0),
+            self._fleets,
+            self._routers.add,
+            _now,
         )
+        return Workers(KIND, self._queue, reconciler.reconcile, self._telemetry.reconcile, self._show)
+
+    def _router_workers(self) -> Workers:
+        reconciler = RouterReconciler(self._client, self._cache, self._settings.decisions, _now)
+        return Workers(ROUTER_KIND, self._routers, reconciler.reconcile, self._telemetry.reconcile)
+
+    def _show(self, key: DeploymentKey) -> None:
+        self._telemetry.observe(key, self._cache.get_deployment(key))
 
     async def run(self) -> None:
         """Until SIGTERM; raises the first error of any part."""
@@ -106,6 +128,7 @@ class Operator:
         checks = (
             Check("the event loop's last turn", tick.age, _OLDEST_TICK),
             Check("the oldest waiting or running key", self._queue.oldest_age, _OLDEST_KEY),
+            Check("the oldest waiting or running Router", self._routers.oldest_age, _OLDEST_KEY),
             Check("the quietest watch", self._stream_age, _OLDEST_STREAM),
         )
         return Health(checks, {"the first list of every kind": lambda: not self._lease.held or self._listed.is_set()})
@@ -123,18 +146,13 @@ class Operator:
             await _pause(self._stop, _CRD_RETRY)
 
     async def _schema_problem(self) -> str | None:
-        try:
-            crd = await self._plain.find("CustomResourceDefinition", "", _CRD)
-        except ApiError as error:
-            return f"CRD {_CRD} cannot be read: {error}"
-        if crd is None:
-            return f"CRD {_CRD} is not installed; apply the chart's CRDs"
-        found = int(crd["metadata"].get("annotations", {}).get(SCHEMA_ANNOTATION, "0"))
-        if found < SCHEMA_VERSION:
-            return (
-                f"CRD {_CRD} has schema {found}, this operator needs {SCHEMA_VERSION} or newer;"
-                " upgrade the chart with its CRDs (crds.install=true), or apply crds/ of this release"
-            )
+        for name in CRD_NAMES:
+            try:
+                problem = schema_problem(name, await self._plain.find("CustomResourceDefinition", "", name))
+            except ApiError as error:
+                problem = f"CRD {name} cannot be read: {error}"
+            if problem:
+                return problem
         return None
 
     async def _contend(self) -> None:
@@ -158,14 +176,18 @@ class Operator:
         watch = asyncio.create_task(self._watch.run(stop_watch, on_signal=self._stop.set), name="watch")
         events = asyncio.create_task(self._events.run(), name="events")
         garbage = asyncio.create_task(self._collect_garbage(), name="garbage")
-        work = [asyncio.create_task(self._work(), name=f"worker {number}") for number in range(self._settings.workers)]
+        deployments, routers = self._workers
+        work = [*deployments.start(self._settings.workers, self._listed), *routers.start(1, self._listed)]
         try:
             await asyncio.wait([lease, watch, events, *work], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._queue.close()
+            self._routers.close()
             if not self._listed.is_set():
                 _cancel(work)
             await asyncio.gather(*work, return_exceptions=True)
+            await self._fleets.close()
+            await self._reader.close()
             await self._events.flush()
             _cancel([events, garbage])
             stop_watch.set()
@@ -184,40 +206,9 @@ class Operator:
             except (aiohttp.ClientError, TimeoutError, KeyError) as error:
                 log.warning("the artifact store was not looked over: %s", error)
 
-    async def _work(self) -> None:
-        await self._listed.wait()
-        while True:
-            try:
-                key = await self._queue.get()
-            except QueueClosed:
-                return
-            try:
-                await self._reconcile(key)
-            finally:
-                self._queue.done(key)
 
-    async def _reconcile(self, key: DeploymentKey) -> None:
-        with self._telemetry.reconcile(key) as outcome:
-            try:
-                again = await self._reconciler.reconcile(key)
-            except Fenced:
-                outcome.result = "fenced"
-                return
-            except ApiError as error:
-                outcome.result = "error"
-                if not (isinstance(error, Forbidden) and error.terminating):
-                    pause = self._queue.add_rate_limited(key)
-                    log.warning("%s/%s: %s; again in %.1f s", *key, error, pause)
-                return
-            except Exception:
-                outcome.result = "bug"
-                pause = self._queue.add_rate_limited(key)
-                log.exception("%s/%s: unexpected; again in %.1f s", *key, pause)
-                return
-        self._queue.forget(key)
-        self._telemetry.observe(key, self._cache.get_deployment(key))
-        if again is not None:
-            self._queue.add_after(key, again)
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def _url(settings: OperatorSettings) -> str:

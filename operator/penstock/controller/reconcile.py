@@ -1,42 +1,43 @@
 """One pass over one ModelDeployment: observe, plan, write what the plan says, tell what changed.
 
-Nothing is remembered between passes but what was in the way of a write; a pass cut short anywhere is finished by the
-next one.
+Nothing is remembered between passes but what was in the way of a write, and counters that the routers remember too; a
+pass cut short anywhere is finished by the next one.
 """
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 from pydantic import ValidationError
 
 from penstock.api.base import wire
-from penstock.api.reasons import Reason
-from penstock.api.resource import KIND, ModelDeployment
+from penstock.api.resource import KIND, Metadata, ModelDeployment
+from penstock.api.router import FIRST_PORT, ROUTER_KIND, SPLIT_KIND
 from penstock.api.status import ModelDeploymentStatus
-from penstock.core.names import ObjectKey, key_of
-from penstock.core.objects import differs
+from penstock.core.names import ObjectKey
 from penstock.core.observed import Observed
-from penstock.core.plan import HandOver, Plan, Write, plan
+from penstock.core.plan import HandOver, Join, Leave, Plan, Write, plan
 from penstock.core.settings import Settings
 from penstock.core.statuses import announce, describe_invalid
-from penstock.kube.cache import Cache, DeploymentKey
+from penstock.kube.cache import Cache, DeploymentKey, RouterKey
 from penstock.kube.client import KubeClient
-from penstock.kube.errors import AlreadyTaken, ApiError, Conflict, Forbidden, Invalid
 from penstock.kube.events import EventRecorder
 from penstock.kube.objects import controller_uid
 
 from .credentials import RegistryCredentials, shared_repository
+from .fleetwatch import FleetWatch, Interest
+from .ports import PortBook
+from .wakes import wanted_router
+from .writing import Obstacles, Writer, obstacles_of
 
 __all__ = ["Reconciler"]
 
-log = logging.getLogger(__name__)
 _RETRY_OBSTACLE = 15.0
+_AT_ONCE = 0.1
 _RENEW_CREDENTIALS = 6 * 3600.0
 _NEED_CREDENTIALS = ("Job", "Deployment")
-_IMMUTABLE = ("Job", "ControllerRevision")
 
 
 class Reconciler:
@@ -49,100 +50,133 @@ class Reconciler:
         settings: Settings,
         credentials: RegistryCredentials,
         events: EventRecorder,
+        fleets: FleetWatch,
+        wake_router: Callable[[RouterKey], None],
         clock: Callable[[], datetime],
     ) -> None:
+        """`wake_router` is told of Routers that this has given another model, or taken one."""
         self._client, self._cache, self._settings = client, cache, settings
         self._credentials, self._events, self._clock = credentials, events, clock
-        self._obstacles: dict[DeploymentKey, dict[ObjectKey, tuple[Reason, str]]] = {}
+        self._fleets, self._wake_router = fleets, wake_router
+        self._writer, self._ports = Writer(client, cache), PortBook(cache)
+        self._obstacles: dict[DeploymentKey, Obstacles] = {}
+        self._refused_raises: dict[DeploymentKey, Obstacles] = {}
 
     async def reconcile(self, key: DeploymentKey) -> float | None:
         """Make one pass. Raises ApiError for what trying again may mend; the queue does that."""
         raw = self._cache.get(ObjectKey(KIND, *key))
         if raw is None or raw["metadata"].get("deletionTimestamp"):
-            self._obstacles.pop(key, None)
+            self._forget(key)
             return None
         try:
             deployment = ModelDeployment.parse(dict(raw))
         except ValidationError as error:
             await self._refuse(raw, error)
             return None
+        before = self._uses(key)
+        try:
+            return await self._pass(key, raw, deployment)
+        finally:
+            for router, _ in before ^ self._uses(key):
+                self._wake_router((key[0], router))
+
+    async def _pass(self, key: DeploymentKey, raw: Mapping[str, Any], deployment: ModelDeployment) -> float | None:
         observed, now = self._observe(key, raw, deployment), self._clock()
         decided = plan(observed, now)
-        blocked = await self._write(observed, decided)
-        if blocked != observed.obstacles:
+        self._follow(key, observed, decided)
+        blocked = await obstacles_of(self._write(observed, decided))
+        refused = self._refused_raises.get(key, {})
+        if blocked != self._obstacles.get(key, {}):
             self._obstacles[key] = blocked
-            decided = plan(replace(observed, obstacles=blocked), now)
+            decided = plan(replace(observed, obstacles={**refused, **blocked}), now)
         await self._tell(raw, decided)
-        if not blocked:
-            await self._delete(decided)
-        return self._next(decided, blocked)
+        if blocked:
+            return self._next(decided, blocked)
+        self._refused_raises[key] = await obstacles_of(self._raise(decided))
+        if self._refused_raises[key] != refused:
+            return _AT_ONCE
+        if not refused:
+            for target in decided.deletes:
+                await self._writer.delete(target)
+        return self._next(decided, refused)
+
+    def _forget(self, key: DeploymentKey) -> None:
+        self._obstacles.pop(key, None)
+        self._refused_raises.pop(key, None)
+        self._ports.forget(key)
+        self._fleets.follow(key, None)
+
+    def _uses(self, key: DeploymentKey) -> frozenset[tuple[str, bool]]:
+        """The Routers that this model keeps busy, and whether by a candidate."""
+        raw, split = self._cache.get_deployment(key), self._cache.get(ObjectKey(SPLIT_KIND, *key))
+        wanted = wanted_router(raw) if raw else None
+        routers = {wanted, split["spec"].get("router") if split else None} - {None}
+        rolling = bool(raw and (raw.get("status") or {}).get("candidate"))
+        return frozenset((str(router), rolling) for router in routers)
 
     def _observe(self, key: DeploymentKey, raw: Mapping[str, Any], deployment: ModelDeployment) -> Observed:
-        children = self._cache.children(key)
+        children, wanted = self._cache.children(key), wanted_router(raw)
         uid = raw["metadata"]["uid"]
+        objects = {name: item for name, item in children.items() if controller_uid(item) == uid}
+        router = _router_in_use(objects.get(ObjectKey(SPLIT_KIND, *key)), wanted)
+        if wanted is None:
+            self._ports.forget(key)
         return Observed(
             deployment=deployment,
             settings=self._settings,
-            objects={name: item for name, item in children.items() if controller_uid(item) == uid},
+            objects=objects,
             pods=tuple(item for name, item in children.items() if name.kind == "Pod"),
-            obstacles=self._obstacles.get(key, {}),
+            obstacles={**self._refused_raises.get(key, {}), **self._obstacles.get(key, {})},
+            fleet=self._fleets.view(key),
+            router=self._cache.get(ObjectKey(ROUTER_KIND, key[0], router)) if router else None,
+            port=self._ports.port_for(key, wanted) if wanted else FIRST_PORT,
         )
 
-    async def _write(self, observed: Observed, decided: Plan) -> dict[ObjectKey, tuple[Reason, str]]:
-        """What stood in the way; the rest of the plan waits behind it, since its order is part of the decision."""
-        try:
-            mounted = _mount_credentials(observed, decided)
-            if mounted or decided.needs_credentials:
-                await self._ensure_credentials(observed.deployment.metadata.namespace, needed=mounted)
-            for write in decided.writes:
-                self._cache.put(await self._send(write))
-        except (AlreadyTaken, Forbidden, Invalid) as error:
-            if isinstance(error, Forbidden) and error.terminating:
-                raise
-            log.warning("refused: %s", error)
-            place = ObjectKey(error.kind, error.namespace, error.name)
-            return {place: (_reason(error), f"{place}: {error.message}")}
-        return {}
+    def _follow(self, key: DeploymentKey, observed: Observed, decided: Plan) -> None:
+        """Have the router pods read as closely as the plan needs it, with counters while there is a candidate."""
+        split = observed.get(SPLIT_KIND, key[1])
+        router = _router_in_use(split, wanted_router({"spec": wire(observed.deployment.spec)}))
+        if not decided.observe or router is None:
+            self._fleets.follow(key, None)
+            return
+        candidate, used = observed.deployment.status.candidate, None
+        if candidate is not None:
+            used = candidate.analysis.as_of if candidate.analysis else 0
+        uid = observed.deployment.metadata.uid
+        self._fleets.follow(key, Interest(uid, router, decided.observe, used))
 
-    async def _send(self, write: Write | HandOver) -> Mapping[str, Any]:
-        if isinstance(write, HandOver):
-            live = self._cache.get(write.key)
-            if live is None:
-                raise Conflict("it is not in the cache yet; try again", kind=write.key.kind, name=write.key.name)
-            return await self._client.hand_over_replicas(live, write.replicas)
-        live = self._cache.get(key_of(write.manifest))
-        if live is None or controller_uid(live) != controller_uid(write.manifest):
-            return await self._create(write.manifest, live)
-        return await self._client.apply(write.manifest, uid=live["metadata"]["uid"])
+    async def _write(self, observed: Observed, decided: Plan) -> None:
+        """In the order of the plan: it is part of the decision. What takes traffic back waits for nothing at all."""
+        metadata = observed.deployment.metadata
+        urgent = list(takewhile(_is_split, decided.writes))
+        for write in urgent:
+            await self._send(write, metadata)
+        mounted = _mount_credentials(observed, decided)
+        if mounted or decided.needs_credentials:
+            await self._ensure_credentials(metadata.namespace, needed=mounted)
+        for write in decided.writes[len(urgent) :]:
+            await self._send(write, metadata)
 
-    async def _create(self, manifest: dict[str, Any], live: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Make it, whatever of that name the cache holds; one of ours that the watch has lost is put right as well."""
-        if live and _is_left_over(live, _owner(manifest)):
-            where = {"kind": manifest["kind"], "name": manifest["metadata"]["name"]}
-            raise Conflict("the one of an earlier ModelDeployment of this name is still there; try again", **where)
-        found = await self._client.create(manifest)
-        if manifest["kind"] in _IMMUTABLE or not differs(manifest, found):
-            return found
-        return await self._client.apply(manifest, uid=found["metadata"]["uid"])
+    async def _raise(self, decided: Plan) -> None:
+        """What status remembers by now."""
+        for write in decided.raises:
+            await self._writer.write(write.manifest, fenced=write.fenced, whole=write.whole)
+
+    async def _send(self, action: Write | HandOver | Join | Leave, owner: Metadata) -> None:
+        match action:
+            case Write():
+                await self._writer.write(action.manifest, fenced=action.fenced, whole=action.whole)
+            case HandOver():
+                await self._writer.hand_over(action.key, action.replicas)
+            case Join() | Leave():
+                await self._writer.join(owner, action.router, member=isinstance(action, Join))
 
     async def _ensure_credentials(self, namespace: str, *, needed: bool) -> None:
         siblings = [item for item in self._cache.of_kind(KIND, namespace) if _is_alive(item)]
         registry = self._settings.registry
-        shared = {shared_repository(item["spec"]["model"]["uri"], registry) for item in siblings}
+        shared = {shared_repository(uri, registry) for item in siblings for uri in _sources(item)}
         owners = frozenset((item["metadata"]["name"], item["metadata"]["uid"]) for item in siblings)
         await self._credentials.ensure(namespace, frozenset(filter(None, shared)), owners, verify=needed)
-
-    async def _delete(self, decided: Plan) -> None:
-        for target in decided.deletes:
-            live = self._cache.get(target)
-            if live is None or live["metadata"].get("deletionTimestamp"):
-                continue
-            uid = live["metadata"]["uid"]
-            left = await self._client.delete(target.kind, target.namespace, target.name, uid)
-            if left:
-                self._cache.put(left)
-            else:
-                self._cache.forget(target, uid)
 
     async def _tell(self, raw: Mapping[str, Any], decided: Plan) -> None:
         await self._write_status(raw, decided.status)
@@ -179,28 +213,22 @@ def _mount_credentials(observed: Observed, decided: Plan) -> bool:
     return made or any(pod.get("status", {}).get("phase") == "Pending" for pod in observed.pods)
 
 
-def _owner(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = manifest["metadata"]["ownerReferences"][0]
-    return found
+def _is_split(action: Write | HandOver | Join | Leave) -> bool:
+    return isinstance(action, Write) and action.manifest["kind"] == SPLIT_KIND
 
 
-def _is_left_over(live: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
-    """Whether it belongs to a deleted ModelDeployment of the same name: the garbage collector is on its way."""
-    owners = live["metadata"].get("ownerReferences") or ()
-    return any((o["kind"], o["name"]) == (owner["kind"], owner["name"]) and o["uid"] != owner["uid"] for o in owners)
+def _router_in_use(split: Mapping[str, Any] | None, wanted: str | None) -> str | None:
+    """The Router that requests come through: the live split's, else the one asked for."""
+    return str(split["spec"]["router"]) if split else wanted
+
+
+def _sources(deployment: Mapping[str, Any]) -> Iterator[str]:
+    """All places that preparations of this ModelDeployment may read from."""
+    yield deployment["spec"]["model"]["uri"]
+    initial = (deployment["spec"].get("rollout") or {}).get("initial")
+    if initial:
+        yield initial["uri"]
 
 
 def _is_alive(manifest: Mapping[str, Any]) -> bool:
     return "deletionTimestamp" not in manifest["metadata"]
-
-
-def _reason(error: ApiError) -> Reason:
-    match error:
-        case AlreadyTaken():
-            return Reason.NAME_TAKEN
-        case Forbidden(quota=True):
-            return Reason.QUOTA_EXCEEDED
-        case Forbidden():
-            return Reason.POD_REFUSED
-        case _:
-            return Reason.INVALID_SPEC

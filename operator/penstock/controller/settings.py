@@ -31,6 +31,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> OperatorSetti
     """Settings from PENSTOCK_* variables; raises KeyError naming the variable that is missing."""
     found = os.environ if environment is None else environment
     registry = found.get("PENSTOCK_REGISTRY", "registry.penstock-system:5000")
+    namespace = found.get("PENSTOCK_NAMESPACE", "penstock-system")
     return OperatorSettings(
         decisions=Settings(
             jobs_image=found["PENSTOCK_IMAGE_JOBS"],
@@ -39,8 +40,10 @@ def read_settings(environment: Mapping[str, str] | None = None) -> OperatorSetti
             plain_http=_words(found.get("PENSTOCK_PLAIN_HTTP", "")),
             image_pull_secrets=_words(found.get("PENSTOCK_IMAGE_PULL_SECRETS", "")),
             max_model_bytes=int(quantity_value(found.get("PENSTOCK_MAX_MODEL_SIZE", "10Gi"))),
+            router_image=found.get("PENSTOCK_IMAGE_ROUTER", ""),
+            namespace=namespace,
         ),
-        namespace=found.get("PENSTOCK_NAMESPACE", "penstock-system"),
+        namespace=namespace,
         identity=found["PENSTOCK_POD_UID"],
         watch_namespaces=_words(found.get("PENSTOCK_WATCH_NAMESPACES", "")),
         log_level=found.get("PENSTOCK_LOG_LEVEL", "INFO"),

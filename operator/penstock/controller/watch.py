@@ -1,4 +1,4 @@
-"""kopf as the watch engine and nothing else: watch events go into the cache, keys onto the queue.
+"""kopf as the watch engine and nothing else: watch events go into the cache, and who they concern is told.
 
 kopf lists and watches each kind, reconnects and re-lists; its handlers that store progress on objects, its finalizers,
 timers, peering and events are not used, so nothing but our own client ever writes. Three things kopf leaves open are
@@ -18,15 +18,14 @@ from typing import Any, Protocol, cast
 import aiohttp
 import kopf
 
-from penstock.core.names import MANAGED_BY
-from penstock.kube.cache import Cache, DeploymentKey
+from penstock.core.names import MANAGED_BY, key_of
+from penstock.kube.cache import Cache
 from penstock.kube.client import KubeClient, Listing
 from penstock.kube.connection import USER_AGENT
 from penstock.kube.errors import ApiError
-from penstock.kube.objects import WATCHED, Kind, deployment_key
-from penstock.kube.queue import KeyedQueue
+from penstock.kube.objects import WATCHED, Kind
 
-__all__ = ["Watch", "WatchEnded", "WatchObserver", "run_watch"]
+__all__ = ["Changed", "Watch", "WatchEnded", "WatchObserver"]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +35,8 @@ OWNED = ",".join(f"{key}={value}" for key, value in sorted(MANAGED_BY.items()))
 RETRY_SECONDS = 5.0
 BATCH = 200
 """Objects taken in from a list before other tasks get their turn."""
+Changed = Callable[[Mapping[str, Any] | None, Mapping[str, Any] | None], None]
+"""Told of an object before and after a change that decisions may depend on; None where there was or is none."""
 
 
 class WatchEnded(Exception):
@@ -57,26 +58,6 @@ class _Silent:
     def objects(self, counts: Mapping[str, int]) -> None: ...
 
 
-async def run_watch(
-    client: KubeClient,
-    cache: Cache,
-    queue: KeyedQueue[DeploymentKey],
-    ready: asyncio.Event,
-    stop: asyncio.Event,
-    namespaces: tuple[str, ...] = (),
-    *,
-    observer: WatchObserver | None = None,
-    on_signal: Callable[[], None] | None = None,
-) -> None:
-    """Watch until `stop`; all namespaces, or only those named. Raises WatchEnded when the engine ends by itself.
-
-    From the start of the engine on SIGTERM and SIGINT call `on_signal` (by default `stop.set`), if this is the main
-    thread; handlers that were on the loop before are lost to kopf.
-    """
-    watch = Watch(client, cache, queue, ready, namespaces, observer=observer)
-    await watch.run(stop, on_signal=on_signal)
-
-
 class Watch:
     """The streams of all watched kinds, and when each last showed life."""
 
@@ -84,7 +65,7 @@ class Watch:
         self,
         client: KubeClient,
         cache: Cache,
-        queue: KeyedQueue[DeploymentKey],
+        changed: Changed,
         ready: asyncio.Event,
         namespaces: tuple[str, ...] = (),
         *,
@@ -93,7 +74,7 @@ class Watch:
     ) -> None:
         self._client = client
         self._cache = cache
-        self._queue = queue
+        self._changed = changed
         self._ready = ready
         self._namespaces = namespaces
         self._observer: WatchObserver = _Silent() if observer is None else observer
@@ -117,7 +98,11 @@ class Watch:
         return self._clock() - min(self._alive.values())
 
     async def run(self, stop: asyncio.Event, *, on_signal: Callable[[], None] | None = None) -> None:
-        """As `run_watch`."""
+        """Watch until `stop`; all namespaces, or only those named. Raises WatchEnded when the engine ends by itself.
+
+        From the start of the engine on SIGTERM and SIGINT call `on_signal` (by default `stop.set`), if this is the
+        main thread; handlers that were on the loop before are lost to kopf.
+        """
         tasks = await kopf.spawn_tasks(
             registry=self._registry(),
             settings=_settings(),
@@ -178,10 +163,10 @@ class Watch:
         self._take(manifest, deleted=event["type"] == "DELETED")
 
     def _take(self, manifest: Mapping[str, Any], *, deleted: bool = False) -> None:
-        changed = self._cache.drop(manifest) if deleted else self._cache.put(manifest)
-        key = deployment_key(manifest)
-        if changed and key is not None:
-            self._queue.add(key)
+        key = key_of(dict(manifest))
+        before = self._cache.get(key)
+        if self._cache.drop(manifest) if deleted else self._cache.put(manifest):
+            self._changed(before, self._cache.get(key))
 
     def _start_resync(self, path: str) -> None:
         """One at a time for each stream; asked for again meanwhile, it runs once more."""
@@ -222,9 +207,7 @@ class Watch:
                 await asyncio.sleep(0)
         uids = {manifest["metadata"]["uid"] for manifest in listing.items}
         for gone in self._cache.retain(kind.name, namespace, uids, listing.resource_version):
-            key = deployment_key(gone)
-            if key is not None:
-                self._queue.add(key)
+            self._changed(gone, None)
 
 
 def _settings() -> kopf.OperatorSettings:

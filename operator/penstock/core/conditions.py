@@ -11,7 +11,10 @@ from typing import Literal
 from penstock.api.reasons import Reason
 from penstock.api.status import Condition
 
-__all__ = ["Verdict", "conditions", "timestamp"]
+MESSAGE = 1024
+"""Characters of a message in status: several of them stand beside the evidence, all below 16 KiB."""
+
+__all__ = ["MESSAGE", "Verdict", "conditions", "timestamp"]
 
 
 def timestamp(moment: datetime) -> str:
@@ -36,6 +39,7 @@ def conditions(
     generation: int,
     now: datetime,
     outdated: str | None = None,
+    synced: tuple[bool, Reason, str] | None = None,
 ) -> tuple[Condition, ...]:
     """The whole list; a transition time moves only when the condition's status does. `outdated` is a sentence."""
     done = verdict.state == "Done"
@@ -46,6 +50,8 @@ def conditions(
         wanted.append(("Stalled", True, verdict.reason, verdict.message))
     wanted.append(("Available", available[0], Reason.SERVING if available[0] else Reason.NOT_SERVING, available[1]))
     wanted.append(("Prepared", *prepared))
+    if synced:
+        wanted.append(("TrafficSynced", *synced))
     if outdated:
         wanted.append(("RuntimeOutdated", True, Reason.RUNTIME_OUTDATED, outdated))
     before = {condition.type: condition for condition in previous}
@@ -67,7 +73,7 @@ def _condition(
         type=kind,
         status=status,
         reason=reason.value,
-        message=message[:2048],
+        message=message[:MESSAGE],
         observed_generation=generation,
         last_transition_time=before.last_transition_time if before and same else timestamp(now),
     )

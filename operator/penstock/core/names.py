@@ -19,6 +19,7 @@ __all__ = [
     "PUSH_SECRET",
     "RENDERED_ANNOTATION",
     "REVISION_LABEL",
+    "ROUTER_LABEL",
     "ObjectKey",
     "job_name",
     "key_of",
@@ -32,6 +33,8 @@ FIELD_MANAGER = "penstock"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "penstock"}
 DEPLOYMENT_LABEL = "penstock.dev/deployment"
 REVISION_LABEL = "penstock.dev/revision"
+ROUTER_LABEL = "penstock.dev/router"
+"""On everything of a router fleet, which carries no deployment label: a fleet is nobody's alone."""
 COMPONENT_LABEL = "app.kubernetes.io/component"
 PREPARATION_LABEL = "penstock.dev/preparation"
 RENDERED_ANNOTATION = "penstock.dev/rendered"

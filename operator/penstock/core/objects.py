@@ -25,6 +25,8 @@ def differs(desired: dict[str, Any], live: Mapping[str, Any]) -> bool:
 
 
 def _contains(live: Any, desired: Any) -> bool:
+    if live == desired:
+        return True
     if live is None and desired in (None, "", [], (), {}):
         return True  # the API server leaves out what says nothing
     if isinstance(desired, Mapping):

@@ -8,7 +8,9 @@ from typing import Any
 
 from penstock.api.reasons import Reason
 from penstock.api.resource import ModelDeployment
+from penstock.api.router import FIRST_PORT
 
+from .fleet import FleetView
 from .names import REVISION_LABEL, ObjectKey
 from .revision import RevisionRecord
 from .settings import Settings
@@ -26,6 +28,12 @@ class Observed:
     pods: tuple[Mapping[str, Any], ...] = ()
     obstacles: Mapping[ObjectKey, tuple[Reason, str]] = field(default_factory=dict)
     """Objects that could not be written last time, and why: a foreign object has the name, a quota is used up."""
+    fleet: FleetView | None = None
+    """What the router pods last said; None unless they were asked within the last seconds."""
+    router: Mapping[str, Any] | None = None
+    """The live Router that the live split names, else the one that the spec names."""
+    port: int = FIRST_PORT
+    """The listener of this model in a router pod, chosen by the controller."""
 
     @cached_property
     def records(self) -> dict[str, RevisionRecord]:

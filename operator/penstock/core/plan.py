@@ -1,8 +1,9 @@
 """`plan()`: from one snapshot and the time to everything that has to be written. Pure; the reconcile loop only obeys.
 
-The order of the writes is part of the decision: records before what they describe, capacity before traffic, traffic
-before capacity is taken away. Each pass writes only what differs, so a pass that finds the world as asked writes
-nothing, and a pass that was cut short after any of its writes is finished by the next one.
+The order of the writes is part of the decision: what takes traffic back before all else, records before what they
+describe, capacity before traffic, memory before what it allows, traffic before capacity is taken away. Each pass writes
+only what differs, so a pass that finds the world as asked writes nothing, and a pass that was cut short after any of
+its writes is finished by the next one.
 """
 
 from collections.abc import Iterable
@@ -15,14 +16,14 @@ from penstock.api.status import ModelDeploymentStatus
 from .names import ObjectKey, key_of
 from .objects import differs, seal
 from .observed import Observed
-from .preparing import Preparing, prepare, restore, superseded_jobs
-from .rendering import Rendering, render
+from .preparing import Preparing, begin_with, prepare, restore, superseded_jobs
+from .rendering import Rendering, SplitChange, render
 from .revision import record_manifest
 from .standing import Standing, stand
 from .statuses import announce, describe
 from .target import Target, find_target
 
-__all__ = ["Event", "HandOver", "Plan", "Write", "plan"]
+__all__ = ["Event", "HandOver", "Join", "Leave", "Plan", "Write", "plan"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,24 @@ class Write:
     """Apply this manifest; create it when it does not exist."""
 
     manifest: dict[str, Any]
+    fenced: bool = False
+    """Only over the version this plan was made from: what raises a weight must not be written by a leader of old."""
+    whole: bool = False
+    """Replace the whole object: somebody has added to it what an apply would leave there."""
+
+
+@dataclass(frozen=True)
+class Join:
+    """Hold on to a Router by an ownerReference of one's own; the default one is made when it does not exist."""
+
+    router: str
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Take that ownerReference away; the garbage collector removes a fleet with its last user."""
+
+    router: str
 
 
 @dataclass(frozen=True)
@@ -51,16 +70,21 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in order: `writes`, then status and events, then `deletes`.
+    """What to do, in order: `writes`, status, `raises`, events, `deletes`.
 
-    Status is memory: a pass cut short before it has told of a failure would try the same revision again.
+    Status is memory. A pass cut short before it has told of a failure would try the same revision again; and a split
+    that gives a candidate more is written after the status that says so, so that nobody who comes later finds a weight
+    that nobody remembers. The first of `writes` may be a split that takes traffic back: that waits for nothing.
     """
 
     status: ModelDeploymentStatus
-    writes: tuple[Write | HandOver, ...] = ()
+    writes: tuple[Write | HandOver | Join | Leave, ...] = ()
+    raises: tuple[Write, ...] = ()
     deletes: tuple[ObjectKey, ...] = ()
     events: tuple[Event, ...] = ()
     wake: datetime | None = None
+    observe: Literal["", "slow", "fast"] = ""
+    """How closely to watch this model's router pods: not at all, each second, or several times a second."""
     needs_credentials: bool = False
     """Registry credentials must stand in the namespace before the writes are made."""
 
@@ -70,29 +94,58 @@ def plan(observed: Observed, now: datetime) -> Plan:
     deployment = observed.deployment
     if deployment.metadata.deletion_timestamp:
         return Plan(deployment.status)
-    preparing = prepare(observed, now)
-    target = find_target(observed, preparing)
+    asked = begin_with(observed)
+    preparing = prepare(asked, now)
+    target = find_target(asked, preparing)
     standing = stand(observed, target, now)
-    rendering = render(observed, standing)
+    rendering = render(observed, standing, now)
     restoring = _restoring(observed, standing)
-    status = describe(observed, preparing, restoring, target, standing, now)
+    status = describe(observed, preparing, restoring, target, standing, rendering, now)
     jobs = [job for source in (preparing, *restoring) if (job := source.create)]
-    writes = [*_records(observed, target), *_changed(observed, [*rendering.manifests, *jobs], rendering)]
+    lowering, raises = _split_writes(rendering.split)
     needed = frozenset({preparing.status.key, *(source.status.key for source in restoring)})
     deletes = [
         *(source.delete for source in (preparing, *restoring) if source.delete),
         *superseded_jobs(observed, needed),
         *rendering.removals,
     ]
-    wakes = [moment for moment in (preparing.wake, standing.wake) if moment]
+    wakes = (preparing.wake, standing.wake, rendering.wake)
     return Plan(
         status=status,
-        writes=tuple(writes),
+        writes=(
+            *lowering,
+            *_records(observed, target),
+            *([Join(rendering.join)] if rendering.join else ()),
+            *_changed(observed, [*rendering.manifests, *jobs], rendering),
+            *([Leave(rendering.leave)] if rendering.leave else ()),
+        ),
+        raises=raises,
         deletes=tuple(dict.fromkeys(deletes)),
         events=tuple(Event(*item) for item in announce(deployment, status)),
-        wake=min(wakes, default=None),
+        wake=min((moment for moment in wakes if moment), default=None),
+        observe=_attention(observed, status, standing, rendering),
         needs_credentials=bool(jobs or rendering.serving),
     )
+
+
+def _split_writes(change: SplitChange | None) -> tuple[tuple[Write, ...], tuple[Write, ...]]:
+    """What goes before everything else, and what waits for status."""
+    if change is None:
+        return (), ()
+    write = Write(change.manifest, fenced=change.fenced or change.whole, whole=change.whole)
+    return ((write,), ()) if change.lowers else ((), (write,))
+
+
+def _attention(
+    observed: Observed, status: ModelDeploymentStatus, standing: Standing, rendering: Rendering
+) -> Literal["", "slow", "fast"]:
+    """Closely while the routers have not followed, as long as they answer; else as the rollout needs it."""
+    asked = standing.decision.observe if standing.decision and standing.candidate else ""
+    if rendering.generation == (status.attested_generation or 0) and not rendering.adopting:
+        return asked
+    fleet = observed.fleet
+    lively = fleet is None or (bool(fleet.pods) and all(pod.answered for pod in fleet.pods))
+    return "fast" if rendering.generation and lively else "slow" if rendering.generation else asked
 
 
 def _restoring(observed: Observed, standing: Standing) -> tuple[Preparing, ...]:

@@ -14,13 +14,13 @@ from penstock.api.reasons import RETRYABLE, Reason
 from penstock.api.status import PreparationStatus
 
 from .conditions import timestamp
-from .names import PREPARATION_LABEL, ObjectKey, job_name, key_of
+from .names import PREPARATION_LABEL, REVISION_LABEL, ObjectKey, job_name, key_of
 from .observed import Observed
 from .pipeline import Outcome, preparation_job, preparation_outcome
 from .revision import RevisionRecord, preparation_key
 from .server import Failure
 
-__all__ = ["Preparing", "prepare", "restore", "superseded_jobs"]
+__all__ = ["Preparing", "begin_with", "prepare", "restore", "superseded_jobs"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=10)
 _PATIENCE_FOR_PODS = timedelta(seconds=10)
@@ -38,6 +38,29 @@ class Preparing:
     create: dict[str, Any] | None = None
     delete: ObjectKey | None = None
     wake: datetime | None = None
+
+
+def begin_with(observed: Observed) -> Observed:
+    """As if the spec asked for `rollout.initial` while nothing serves; spec.model follows as its candidate (PD-25)."""
+    deployment = observed.deployment
+    initial = deployment.spec.rollout.initial if deployment.spec.rollout else None
+    if initial is None or deployment.status.stable or _is_served(observed):
+        return observed
+    model = deployment.spec.model.model_copy(update={"uri": initial.uri, "digest": initial.digest})
+    spec = deployment.spec.model_copy(update={"model": model})
+    return replace(observed, deployment=deployment.model_copy(update={"spec": spec}))
+
+
+def _is_served(observed: Observed) -> bool:
+    """Whether a revision was found live though status has been lost."""
+    name = observed.deployment.metadata.name
+    split, service = observed.get("TrafficSplit", name), observed.get("Service", name)
+    named = split["spec"].get("stable") if split else None
+    candidate = observed.deployment.status.candidate
+    if named and not (candidate and candidate.revision == named):
+        return True
+    selected = service["spec"].get("selector", {}).get(REVISION_LABEL) if service else None
+    return selected in observed.records
 
 
 def prepare(observed: Observed, now: datetime) -> Preparing:

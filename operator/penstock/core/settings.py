@@ -17,3 +17,7 @@ class Settings:
     image_pull_secrets: tuple[str, ...] = ()
     max_model_bytes: int = 10 * 2**30
     revision_history: int = 5
+    router_image: str = ""
+    """Of router fleets that name none themselves."""
+    namespace: str = "penstock-system"
+    """Where the operator runs: router pods answer about their counters to it alone."""

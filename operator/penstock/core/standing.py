@@ -1,34 +1,30 @@
-"""Which revision serves, which is on its way, and what is in its way: the state machine of `strategy: Immediate`.
+"""Which revision serves, which is on its way and how far it is, which still drain: the roles after a pass.
 
-The stable revision is what status says; when status is gone, what the client Service selects, as long as its record
-survives. A candidate goes live when all its pods are ready, and never before; the revision it replaces keeps its pods
-until the longest request may have ended.
+How a candidate comes to take stable's place is decided in `rollout`; here that decision meets the pods and the history,
+and the roles change hands when the candidate has come to its end.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
+from penstock.api.facts import Tensor
 from penstock.api.reasons import Reason
-from penstock.api.resource import ModelDeployment
+from penstock.api.rollout import AnalysisSpec, RolloutSpec
+from penstock.api.status import CandidateStatus, FailedRevision, HistoryEntry
 from penstock.api.traffic import TrafficSpec
-from penstock.api.status import HistoryEntry
-from penstock.api.units import duration_seconds
 
-from .conditions import timestamp
-from .names import REVISION_LABEL
+from .conditions import MESSAGE, timestamp
+from .history import Ending, find_endings, remember
 from .observed import Observed
 from .revision import RevisionRecord
+from .roles import Roles, cast_roles, full_size, ready_pods
+from .rollout import TRAFFIC, Decision, Outcome, Route, Situation, decide, find_course, find_route
+from .routing import Traffic, look_at_traffic, renewal_due, whole_route
 from .server import Failure, serving_failure
 from .target import Target
 
-__all__ = ["Standing", "request_timeout", "stand"]
-
-_HISTORY = 10
-_PROPAGATION = timedelta(seconds=5)
-"""How long a Service's new selector may take to reach every node."""
+__all__ = ["Standing", "stand"]
 
 
 @dataclass(frozen=True)
@@ -40,158 +36,226 @@ class Standing:
     candidate: RevisionRecord | None
     candidate_since: str | None
     candidate_replicas: int
-    draining: tuple[RevisionRecord, ...]
+    """Pods to ask for."""
+    draining: tuple[str, ...]
+    """Revisions without traffic that keep their pods for now."""
     failure: Failure | None
-    failed: tuple[str, Failure] | None
-    """A revision found unable to serve in this very pass."""
+    failed: FailedRevision | None
+    """The revision that the spec asks for and that is not tried again."""
     promoted: bool
     history: tuple[HistoryEntry, ...]
     wake: datetime | None
     serving: str | None
     """The revision that has the traffic: stable's name, also while stable's record cannot be read."""
+    size: int = 0
+    """Pods that take all requests."""
+    decision: Decision | None = None
+    """About the candidate, or the one that ended it in this pass."""
+    told: CandidateStatus | None = None
+    """What status remembered of the candidate."""
+    traffic: Traffic = field(default_factory=Traffic)
+    route: Route = field(default_factory=Route)
+    """Where requests are to go."""
+    retry_token: str | None = None
 
 
-def request_timeout(deployment: ModelDeployment) -> float:
-    """Seconds; the longest a request may take."""
-    return duration_seconds((deployment.spec.traffic or TrafficSpec()).timeout)
+@dataclass(frozen=True)
+class _Scene:
+    """One pass: what is seen, and who is who in it."""
+
+    observed: Observed
+    traffic: Traffic
+    roles: Roles
+    size: int
+    now: datetime
+
+    @property
+    def rollout(self) -> RolloutSpec:
+        """spec.rollout with its defaults."""
+        return self.observed.deployment.spec.rollout or RolloutSpec()
+
+    @property
+    def analysis(self) -> AnalysisSpec:
+        """spec.rollout.analysis with its defaults."""
+        return self.rollout.analysis or AnalysisSpec()
+
+    def failure_of(self, revision: str) -> Failure | None:
+        """Why pods of a revision do not serve."""
+        live = self.observed.get("Deployment", revision)
+        return serving_failure(live, self.observed.pods_of(revision)) if live else None
 
 
 def stand(observed: Observed, target: Target, now: datetime) -> Standing:
     """Roles of the revisions after this pass."""
-    status = observed.deployment.status
-    stable, since, history = _stable(observed, now)
-    candidate = target.record if target.record and (stable is None or target.record.name != stable.name) else None
-    if candidate and status.failed_revision and status.failed_revision.revision == candidate.name:
-        candidate = None
-    candidate_since = _candidate_since(observed, candidate, now)
-    serving = stable.name if stable else _unrecorded(observed)
-    replicas = candidate_replicas(observed, serving)
-    failure, failed, promoted = None, None, False
-    if candidate:
-        live = observed.get("Deployment", candidate.name)
-        failure = serving_failure(live, observed.pods_of(candidate.name)) if live else None
-        if failure and failure.final:
-            failed = (candidate.name, failure)
-            history = _remember(history, candidate.name, "Failed", failure.reason, candidate_since, now)
-            candidate, failure = None, None
-        elif live and is_up(live, replicas):
-            history = _remember(history, candidate.name, "Promoted", Reason.REVISION_PROMOTED, candidate_since, now)
-            stable, since, candidate, promoted, failure = candidate, timestamp(now), None, True, None
-            serving = stable.name
-    if candidate is None and failed is None and stable:
-        live = observed.get("Deployment", stable.name)
-        failure = serving_failure(live, observed.pods_of(stable.name)) if live else None
-    draining, wake = _draining(observed, history, stable, candidate, now)
-    return Standing(
-        stable=stable,
-        stable_since=since,
+    traffic = look_at_traffic(observed)
+    roles = cast_roles(observed, target, traffic, now)
+    scene = _Scene(observed, traffic, roles, full_size(observed, roles.serving), now)
+    if roles.candidate is None:
+        return _settle(scene)
+    if _is_kept_warm(scene, roles.candidate.name):
+        return _promote(scene, roles.candidate, Outcome("Promoted", Reason.RETURNED), None)
+    changed = _changed_interface(scene, roles.candidate)
+    if changed:
+        return _fail(scene, roles.candidate, Failure(Reason.INTERFACE_CHANGED, changed), "Failed", None)
+    return _try(scene, roles.candidate)
+
+
+def _try(scene: _Scene, candidate: RevisionRecord) -> Standing:
+    """One move of the candidate's rollout, unless it cannot run at all."""
+    failure = scene.failure_of(candidate.name)
+    decision = decide(_situation(scene, candidate.name))
+    judged = decision.position.stage in TRAFFIC and scene.roles.serving is not None
+    if failure and failure.final and not (judged and scene.analysis.mode == "Observe"):
+        return _fail(scene, candidate, failure, "RolledBack" if judged else "Failed", decision)
+    outcome = decision.outcome
+    if outcome is None:
+        return _proceed(scene, candidate, decision, failure)
+    if outcome.kind == "Promoted":
+        return _promote(scene, candidate, outcome, decision)
+    return _fail(scene, candidate, Failure(outcome.reason, outcome.message), outcome.kind, decision)
+
+
+def _situation(scene: _Scene, candidate: str) -> Situation:
+    observed, traffic, roles = scene.observed, scene.traffic, scene.roles
+    routed = traffic.wanted is not None
+    live = observed.get("Deployment", candidate)
+    split = traffic.split if traffic.split_is_wanted else None
+    return Situation(
         candidate=candidate,
-        candidate_since=candidate_since if candidate else None,
-        candidate_replicas=replicas,
-        draining=draining,
+        stable=roles.serving,
+        told=roles.told,
+        course=find_course(roles.told, scene.rollout, routed=routed),
+        rollout=scene.rollout,
+        now=scene.now,
+        routed=routed,
+        reachable=roles.serving is None or traffic.through == traffic.wanted,
+        displaced=traffic.is_leaving,
+        size=scene.size,
+        exists=live is not None,
+        ready=ready_pods(live),
+        live=traffic.route,
+        generation=traffic.generation,
+        supervised=split is not None and split.supervision is not None,
+        fleet=observed.fleet,
+        stickiness=(observed.deployment.spec.traffic or TrafficSpec()).stickiness,
+    )
+
+
+# without a rollout of its own
+
+
+def _is_kept_warm(scene: _Scene, name: str) -> bool:
+    """Whether the candidate is the previous revision of a blue/green pair, all there still, and may simply return."""
+    rollout, roles, traffic = scene.rollout, scene.roles, scene.traffic
+    if roles.told or rollout.strategy != "BlueGreen" or rollout.paused or rollout.abort == name or not scene.size:
+        return False
+    if name not in find_endings(scene.observed, roles.history, traffic, scene.now):
+        return False
+    if traffic.wanted and name not in traffic.listed:
+        return False
+    previous = [entry.revision for entry in roles.history if entry.outcome == "Promoted"][1:2]
+    return previous == [name] and ready_pods(scene.observed.get("Deployment", name)) >= scene.size
+
+
+def _changed_interface(scene: _Scene, candidate: RevisionRecord) -> str | None:
+    """A sentence when clients of stable would not get on with the candidate, and nobody has said that this is meant."""
+    stable = scene.roles.stable
+    if stable is None or scene.analysis.allow_interface_change or scene.traffic.wanted is None:
+        return None
+    if scene.rollout.strategy == "Immediate" or not (stable.facts.inputs and candidate.facts.inputs):
+        return None
+    for noun in ("inputs", "outputs"):
+        old, new = _tensors(getattr(stable.facts, noun)), _tensors(getattr(candidate.facts, noun))
+        if old != new:
+            return (
+                f"{noun} are {', '.join(sorted(new))}; {stable.name} has {', '.join(sorted(old))}. Set"
+                " spec.rollout.analysis.allowInterfaceChange: true if clients are ready for this"
+            )
+    return None
+
+
+def _tensors(tensors: Iterable[Tensor]) -> set[str]:
+    return {f"{item.name} {item.data_type}{list(item.dims)}" for item in tensors}
+
+
+# how a pass ends
+
+
+def _settle(scene: _Scene) -> Standing:
+    """Nothing is on its way."""
+    roles = scene.roles
+    failure = scene.failure_of(roles.stable.name) if roles.stable and roles.failed is None else None
+    return _standing(scene, failure=failure)
+
+
+def _proceed(scene: _Scene, candidate: RevisionRecord, decision: Decision, failure: Failure | None) -> Standing:
+    """The candidate is on its way; it never loses a pod before the end."""
+    live = scene.observed.get("Deployment", candidate.name)
+    running = int(live["spec"].get("replicas", 0)) if live else 0
+    found = _standing(scene, candidate=candidate, failure=failure, decision=decision)
+    return replace(found, candidate_replicas=min(scene.size, max(decision.pods, running)))
+
+
+def _promote(scene: _Scene, candidate: RevisionRecord, outcome: Outcome, decision: Decision | None) -> Standing:
+    roles, now = scene.roles, scene.now
+    history = remember(
+        roles.history, candidate.name, "Promoted", outcome.reason, roles.candidate_since, now, outcome.by
+    )
+    live = replace(roles, stable=candidate, since=timestamp(now), serving=candidate.name, history=history)
+    return replace(_standing(replace(scene, roles=live), decision=decision), promoted=True)
+
+
+def _fail(
+    scene: _Scene, candidate: RevisionRecord, failure: Failure, ending: Ending, decision: Decision | None
+) -> Standing:
+    roles, now = scene.roles, scene.now
+    history = remember(roles.history, candidate.name, ending, failure.reason, roles.candidate_since, now)
+    failed = FailedRevision(
+        revision=candidate.name, reason=failure.reason.value, message=failure.message[:MESSAGE], time=timestamp(now)
+    )
+    left = replace(roles, history=history, failed=failed)
+    return _standing(replace(scene, roles=left), decision=decision)
+
+
+def _standing(
+    scene: _Scene,
+    *,
+    candidate: RevisionRecord | None = None,
+    failure: Failure | None = None,
+    decision: Decision | None = None,
+) -> Standing:
+    roles, traffic, now = scene.roles, scene.traffic, scene.now
+    busy = {roles.serving, candidate.name if candidate else None}
+    ends = find_endings(scene.observed, roles.history, traffic, now)
+    drains = {name: end for name, end in ends.items() if name not in busy}
+    wakes = [*drains.values(), decision.wake if decision else None]
+    if candidate and traffic.split and traffic.split_is_wanted:
+        wakes.append(renewal_due(traffic.split))
+    return Standing(
+        stable=roles.stable,
+        stable_since=roles.since,
+        candidate=candidate,
+        candidate_since=roles.candidate_since if candidate else None,
+        candidate_replicas=scene.size,
+        draining=tuple(sorted(drains)),
         failure=failure,
-        failed=failed,
-        promoted=promoted,
-        history=history,
-        wake=wake,
-        serving=serving,
+        failed=roles.failed,
+        promoted=False,
+        history=roles.history,
+        wake=min((moment for moment in wakes if moment and moment > now), default=None),
+        serving=roles.serving,
+        size=scene.size,
+        decision=decision,
+        told=roles.told,
+        traffic=traffic,
+        route=_route(scene, candidate, decision),
+        retry_token=roles.retry_token,
     )
 
 
-def _stable(observed: Observed, now: datetime) -> tuple[RevisionRecord | None, str | None, tuple[HistoryEntry, ...]]:
-    """The stable revision, since when, and a history that names it.
-
-    A process killed between moving the Service and writing status leaves a revision live that history knows nothing
-    of; without its entry the next update would take its pods away before they have drained.
-    """
-    status, records = observed.deployment.status, observed.records
-    history = status.history or ()
-    told = status.stable.revision if status.stable else None
-    since = status.stable.since if status.stable else None
-    if told not in records:
-        told = _selected(observed)
-        since = timestamp(now)
-    stable = records.get(told or "")
-    if stable is None:
-        return None, None, history
-    if not any(entry.revision == stable.name and entry.outcome == "Promoted" for entry in history):
-        begun = since or timestamp(now)
-        history = _remember(history, stable.name, "Promoted", Reason.REVISION_PROMOTED, begun, now)
-    return stable, since, history
-
-
-def _selected(observed: Observed) -> str | None:
-    service = observed.get("Service", observed.deployment.metadata.name)
-    return service["spec"].get("selector", {}).get(REVISION_LABEL) if service else None
-
-
-def _unrecorded(observed: Observed) -> str | None:
-    """A revision that serves though its record was deleted or cannot be read: it stays until another has gone live."""
-    status = observed.deployment.status
-    name = status.stable.revision if status.stable else _selected(observed)
-    return name if name and observed.get("Deployment", name) else None
-
-
-def _candidate_since(observed: Observed, candidate: RevisionRecord | None, now: datetime) -> str:
-    told = observed.deployment.status.candidate
-    if candidate and told and told.revision == candidate.name and told.since:
-        return told.since
-    return timestamp(now)
-
-
-def candidate_replicas(observed: Observed, serving: str | None) -> int:
-    """As many as the spec says, or under an autoscaler as many as stable runs now: the candidate takes all its load."""
-    spec = observed.deployment.spec
-    if spec.autoscaling is None:
-        return spec.replicas
-    live = observed.get("Deployment", serving) if serving else None
-    wanted = live["spec"].get("replicas", spec.replicas) if live else spec.replicas
-    return int(min(max(wanted, spec.autoscaling.min), spec.autoscaling.max))
-
-
-def is_up(deployment: Mapping[str, Any], replicas: int) -> bool:
-    """Whether the Deployment controller has seen the present spec and all its pods are ready."""
-    status, generation = deployment.get("status", {}), deployment["metadata"].get("generation", 0)
-    return bool(
-        status.get("observedGeneration", 0) >= generation
-        and status.get("updatedReplicas", 0) >= replicas
-        and status.get("readyReplicas", 0) >= replicas
-        and deployment["spec"].get("replicas", 1) >= replicas
-    )
-
-
-def _remember(
-    history: tuple[HistoryEntry, ...], revision: str, outcome: str, reason: Reason, since: str, now: datetime
-) -> tuple[HistoryEntry, ...]:
-    entry = HistoryEntry.model_validate(
-        {
-            "revision": revision,
-            "outcome": outcome,
-            "reason": reason.value,
-            "startTime": since,
-            "endTime": timestamp(now),
-        }
-    )
-    return (entry, *history)[:_HISTORY]
-
-
-def _draining(
-    observed: Observed,
-    history: tuple[HistoryEntry, ...],
-    stable: RevisionRecord | None,
-    candidate: RevisionRecord | None,
-    now: datetime,
-) -> tuple[tuple[RevisionRecord, ...], datetime | None]:
-    """Revisions that lost the traffic less than a drain ago, and when the first of them is done."""
-    drain = timedelta(seconds=request_timeout(observed.deployment)) + _PROPAGATION
-    busy = {record.name for record in (stable, candidate) if record}
-    promotions = [entry for entry in history if entry.outcome == "Promoted"]
-    ends: dict[str, datetime] = {}
-    for newer, older in pairwise(promotions):
-        ends.setdefault(older.revision, datetime.fromisoformat(newer.end_time) + drain)
-    live = {
-        name: end
-        for name, end in ends.items()
-        if name not in busy and end > now and name in observed.records and observed.get("Deployment", name)
-    }
-    return tuple(observed.records[name] for name in sorted(live)), min(live.values(), default=None)
+def _route(scene: _Scene, candidate: RevisionRecord | None, decision: Decision | None) -> Route:
+    """A router that is left, or that there is none of, gives everything to the revision that serves."""
+    serving = scene.roles.serving
+    if candidate is None or decision is None or scene.traffic.is_leaving or scene.traffic.wanted is None:
+        return whole_route(serving)
+    return find_route(serving, candidate.name, decision.position, decision.course)

@@ -6,18 +6,28 @@ from typing import Literal
 
 from penstock.api.reasons import Reason
 from penstock.api.resource import ModelDeployment
-from penstock.api.status import FailedRevision, ModelDeploymentStatus, PreparationStatus, RevisionStatus
+from penstock.api.status import (
+    CandidateStatus,
+    FailedRevision,
+    ModelDeploymentStatus,
+    PreparationStatus,
+    RevisionStatus,
+)
 
-from .conditions import Verdict, conditions, timestamp
+from .conditions import MESSAGE, Verdict, conditions, timestamp
+from .fleet import RouterPodView
 from .names import DEPLOYMENT_LABEL, REVISION_LABEL, ObjectKey
 from .observed import Observed
 from .preparing import Preparing
+from .rendering import Rendering
 from .revision import RevisionRecord
+from .rollout import TRAFFIC, Decision, Route, describe_decision, percent, read_route
 from .standing import Standing
 from .target import Target
 
 __all__ = ["announce", "describe", "describe_invalid"]
 
+Announcement = tuple[Literal["Normal", "Warning"], str, str]
 Phase = Literal["Pending", "Preparing", "Progressing", "Paused", "Available", "RolledBack", "Failed"]
 
 
@@ -27,27 +37,33 @@ def describe(
     restoring: tuple[Preparing, ...],
     target: Target,
     standing: Standing,
+    rendering: Rendering,
     now: datetime,
 ) -> ModelDeploymentStatus:
     """The whole status; equal to the one before when nothing that users can see has changed."""
     deployment = observed.deployment
     metadata, before = deployment.metadata, deployment.status
-    failed = _failed_revision(before, target, standing, now)
+    attested = _attested(observed, standing)
     stable = _revision(observed, standing.stable, standing.stable_since) or _unrecorded(observed, standing)
-    candidate = _revision(observed, standing.candidate, standing.candidate_since)
-    available = _availability(stable, standing.candidate_replicas)
-    verdict = _verdict(observed, restoring, target, standing, failed, stable, available[1])
+    stable = _weighed(stable, before.stable, attested)
+    candidate = _candidate(observed, standing, attested)
+    available = _availability(stable, standing.size)
+    synced = _synced(observed, standing, rendering)
+    verdict = _verdict(observed, restoring, target, standing, rendering, stable, available[1])
     return ModelDeploymentStatus(
         observed_generation=metadata.generation,
         phase=_phase(verdict, preparing, standing, available=available[0]),
-        message=verdict.message[:2048],
+        message=verdict.message[:MESSAGE],
         url=f"http://{metadata.name}.{metadata.namespace}.svc:8000",
         replicas=stable.replicas if stable else 0,
         selector=f"{DEPLOYMENT_LABEL}={metadata.name},{REVISION_LABEL}={stable.revision}" if stable else None,
         stable=stable,
         candidate=candidate,
-        failed_revision=failed,
+        observed_retry_token=standing.retry_token,
+        failed_revision=standing.failed,
         preparation=_preparation(preparing, target),
+        attested_generation=attested[0] if attested else before.attested_generation if rendering.generation else None,
+        leaving_since=timestamp(rendering.leaving_since) if rendering.leaving_since else None,
         history=standing.history or None,
         conditions=conditions(
             verdict,
@@ -57,8 +73,87 @@ def describe(
             metadata.generation,
             now,
             _outdated(observed, standing),
+            synced,
         ),
     )
+
+
+# what the routers say
+
+
+def _attested(observed: Observed, standing: Standing) -> tuple[int, Route] | None:
+    """Generation and route that every Ready router pod is seen to follow now."""
+    split, fleet = standing.traffic.split, observed.fleet
+    if split is None or fleet is None or not fleet.attests(split.generation):
+        return None
+    return split.generation, read_route(split)
+
+
+def _synced(observed: Observed, standing: Standing, rendering: Rendering) -> tuple[bool, Reason, str] | None:
+    """Whether the route that was decided is the one in force; what the pods say counts while somebody asks them."""
+    if not rendering.generation:
+        return None
+    traffic, generation = standing.traffic, rendering.generation
+    live = traffic.split is not None and traffic.generation == generation
+    fleet = observed.fleet
+    known = traffic.attested == generation and not (fleet and fleet.pods and standing.candidate)
+    if live and (known or (fleet is not None and fleet.attests(generation))):
+        return True, Reason.TRAFFIC_SYNCED, f"every Ready router pod follows generation {generation}"
+    behind = [pod.name for pod in fleet.pods if not _follows(pod, generation)] if fleet and live else []
+    refused = (
+        next((f": {pod.name} refuses it: {pod.rejected}" for pod in fleet.pods if pod.rejected), "") if fleet else ""
+    )
+    if behind and _is_slow(observed):
+        return False, Reason.TRAFFIC_NOT_SYNCED, f"{', '.join(behind)} do not follow generation {generation}{refused}"
+    if fleet and not fleet.pods:
+        return False, Reason.TRAFFIC_NOT_SYNCED, f"no router pod of Router {traffic.wanted} is Ready"
+    return False, Reason.TRAFFIC_NOT_SYNCED, f"waiting for the routers to follow generation {generation}{refused}"
+
+
+def _follows(pod: RouterPodView, generation: int) -> bool:
+    return pod.answered and pod.generation == generation and not pod.expired
+
+
+def _is_slow(observed: Observed) -> bool:
+    """Whether the routers have been behind for so long that the laggards deserve to be named."""
+    told = next((c for c in observed.deployment.status.conditions or () if c.type == "TrafficSynced"), None)
+    return told is not None and told.status == "False"
+
+
+# the revisions
+
+
+def _candidate(observed: Observed, standing: Standing, attested: tuple[int, Route] | None) -> CandidateStatus | None:
+    """Everything that the next pass has to remember; progress is the decision's."""
+    decision, told = standing.decision, _revision(observed, standing.candidate, standing.candidate_since)
+    if told is None or decision is None or standing.candidate is None:
+        return None
+    progress, place, course = decision.progress, decision.position, decision.course
+    weighed = _weighed(told, standing.told, attested) or told
+    return CandidateStatus(
+        **weighed.model_dump(),
+        stage=place.stage,
+        step=place.step,
+        observed_seconds=progress.observed_seconds,
+        step_requests=progress.step_requests,
+        strategy=course.strategy,
+        plan=course.steps or None,
+        shadow=course.shadow,
+        verdict=progress.verdict,
+        analysis=progress.analysis,
+        judged_since=progress.judged_since,
+    )
+
+
+def _weighed(
+    told: RevisionStatus | None, before: RevisionStatus | None, attested: tuple[int, Route] | None
+) -> RevisionStatus | None:
+    """With the share of the requests that the routers attest; the last one known while they do not."""
+    if told is None:
+        return None
+    known = before.weight if before and before.revision == told.revision else None
+    weight = percent(attested[1].weights.get(told.revision, 0)) if attested else known
+    return told.model_copy(update={"weight": weight})
 
 
 def describe_invalid(
@@ -115,18 +210,6 @@ def _outdated(observed: Observed, standing: Standing) -> str | None:
     )
 
 
-def _failed_revision(
-    before: ModelDeploymentStatus, target: Target, standing: Standing, now: datetime
-) -> FailedRevision | None:
-    if standing.failed:
-        name, failure = standing.failed
-        return FailedRevision(
-            revision=name, reason=failure.reason.value, message=failure.message[:2048], time=timestamp(now)
-        )
-    told = before.failed_revision
-    return told if told and target.record and told.revision == target.record.name else None
-
-
 def _preparation(preparing: Preparing, target: Target) -> PreparationStatus:
     if target.record is None:
         return preparing.status
@@ -152,7 +235,7 @@ def _verdict(
     restoring: tuple[Preparing, ...],
     target: Target,
     standing: Standing,
-    failed: FailedRevision | None,
+    rendering: Rendering,
     stable: RevisionStatus | None,
     available: str,
 ) -> Verdict:
@@ -161,22 +244,43 @@ def _verdict(
         return taken
     for lost in restoring:
         return Verdict("Stuck" if lost.failed else "Working", lost.reason, lost.message)
-    if failed:
-        return Verdict("Stuck", Reason.read(failed.reason), f"{failed.revision} cannot serve: {failed.message}")
+    if standing.failed and target.record:
+        return _rejection(standing, standing.failed)
     if target.record is None:
         return Verdict("Stuck" if target.refused else "Working", target.reason, target.message)
+    if rendering.missing_router:
+        sentence = f"there is no Router {rendering.missing_router} in this namespace, as spec.traffic.router asks"
+        return Verdict("Stuck", Reason.ROUTER_NOT_FOUND, f"{sentence}; create it, or name another")
+    return _course(standing, stable, available)
+
+
+def _course(standing: Standing, stable: RevisionStatus | None, available: str) -> Verdict:
+    """Where the revision that the spec asks for stands."""
     if standing.failure:
         role = standing.candidate or standing.stable
         name = role.name if role else ""
         return Verdict("Working", standing.failure.reason, f"{name}: {standing.failure.message}")
-    if standing.candidate:
-        ready = _revision(observed, standing.candidate, None)
-        count = ready.ready_replicas if ready else 0
-        sentence = f"{standing.candidate.name}: {count} of {standing.candidate_replicas} replicas ready"
-        return Verdict("Working", Reason.ROLLOUT_IN_PROGRESS, sentence)
-    if stable and stable.ready_replicas == 0 and standing.candidate_replicas > 0 and not standing.promoted:
+    if standing.candidate and standing.decision:
+        return _progress(standing.candidate.name, standing.decision)
+    if stable and stable.ready_replicas == 0 and standing.size > 0 and not standing.promoted:
         return Verdict("Working", Reason.NOT_SERVING, available)
     return Verdict("Done", Reason.READY, available)
+
+
+def _rejection(standing: Standing, failed: FailedRevision) -> Verdict:
+    """What was taken back from traffic has one reason for all who wait for it; the cause is in the message."""
+    outcome = next((entry.outcome for entry in standing.history if entry.revision == failed.revision), "Failed")
+    if outcome in ("RolledBack", "Aborted"):
+        cause = "was aborted" if outcome == "Aborted" else f"was taken back, {failed.reason}"
+        return Verdict("Stuck", Reason.ROLLED_BACK, f"{failed.revision} {cause}: {failed.message}")
+    return Verdict("Stuck", Reason.read(failed.reason), f"{failed.revision} cannot serve: {failed.message}")
+
+
+def _progress(candidate: str, decision: Decision) -> Verdict:
+    reason = decision.wait.reason
+    if reason is Reason.DEADLINE_EXCEEDED:
+        reason = Reason.PAUSED
+    return Verdict("Working", reason, describe_decision(candidate, decision))
 
 
 def _obstacle(obstacles: Mapping[ObjectKey, tuple[Reason, str]]) -> Verdict | None:
@@ -187,28 +291,40 @@ def _obstacle(obstacles: Mapping[ObjectKey, tuple[Reason, str]]) -> Verdict | No
 
 def _phase(verdict: Verdict, preparing: Preparing, standing: Standing, *, available: bool) -> Phase:
     if verdict.state == "Stuck":
-        return "Failed"
+        return "RolledBack" if verdict.reason is Reason.ROLLED_BACK else "Failed"
     if verdict.state == "Done":
         return "Available"
     if standing.candidate:
-        return "Progressing"
+        return "Paused" if verdict.reason is Reason.PAUSED else "Progressing"
     if preparing.facts is None:
         return "Preparing"
     return "Available" if available else "Pending"
 
 
-def announce(
-    deployment: ModelDeployment, status: ModelDeploymentStatus
-) -> Iterable[tuple[Literal["Normal", "Warning"], str, str]]:
+def announce(deployment: ModelDeployment, status: ModelDeploymentStatus) -> Iterable[Announcement]:
     """(type, reason, message) of what has changed between the status before and this one."""
     before = deployment.status
     promoted = status.stable and (before.stable is None or before.stable.revision != status.stable.revision)
     if promoted and status.stable:
         yield "Normal", Reason.REVISION_PROMOTED.value, f"{status.stable.revision} ({status.stable.digest}) is live"
+    yield from _announce_steps(before.candidate, status.candidate, status.message or "")
     reason, state = _standing_of(status)
     if (reason, state) == _standing_of(before) or state == "Done":
         return
     yield ("Warning" if state == "Stuck" else "Normal"), reason, status.message or ""
+
+
+def _announce_steps(
+    before: CandidateStatus | None, after: CandidateStatus | None, message: str
+) -> Iterable[Announcement]:
+    if after is None or before is None or before.revision != after.revision:
+        return
+    if (before.stage, before.step) == (after.stage, after.step):
+        return
+    if after.stage in TRAFFIC:
+        yield "Normal", Reason.STEP_STARTED.value, message
+    elif before.stage in TRAFFIC:
+        yield "Warning", Reason.SUPERVISION_LOST.value, message
 
 
 def _standing_of(status: ModelDeploymentStatus) -> tuple[str, str]:

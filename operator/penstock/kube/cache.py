@@ -13,14 +13,17 @@ from math import inf
 from typing import Any
 
 from penstock.api.resource import KIND
+from penstock.api.router import ROUTER_KIND
 from penstock.core.names import ObjectKey, key_of
 
-from .objects import Manifest, deployment_key, resource_version, trim
+from .objects import Manifest, deployment_key, resource_version, router_key, trim
 
-__all__ = ["Cache", "DeploymentKey"]
+__all__ = ["Cache", "DeploymentKey", "RouterKey"]
 
 DeploymentKey = tuple[str, str]
 """(namespace, name) of a ModelDeployment: what the work queue holds."""
+RouterKey = tuple[str, str]
+"""(namespace, name) of a Router."""
 
 
 class Cache:
@@ -33,6 +36,7 @@ class Cache:
     def __init__(self, remember: int = 4096) -> None:
         self._objects: dict[ObjectKey, Manifest] = {}
         self._children: defaultdict[DeploymentKey, set[ObjectKey]] = defaultdict(set)
+        self._fleets: defaultdict[RouterKey, set[ObjectKey]] = defaultdict(set)
         self._by_uid: dict[str, ObjectKey] = {}
         self._by_kind: defaultdict[str, defaultdict[str, set[ObjectKey]]] = defaultdict(lambda: defaultdict(set))
         self._gone: OrderedDict[str, float] = OrderedDict()
@@ -103,6 +107,10 @@ class Cache:
         """
         return {key: self._objects[key] for key in sorted(self._children.get(deployment, ()))}
 
+    def fleet(self, router: RouterKey) -> dict[ObjectKey, Mapping[str, Any]]:
+        """Everything labelled as belonging to a Router, pods included, itself not; a claim like any label."""
+        return {key: self._objects[key] for key in sorted(self._fleets.get(router, ()))}
+
     def of_kind(self, kind: str, namespace: str | None = None) -> Iterator[Mapping[str, Any]]:
         """All objects of a kind, everywhere or in one namespace; the cost is theirs, not the cache's."""
         places = self._by_kind[kind]
@@ -130,6 +138,9 @@ class Cache:
         owner = deployment_key(kept)
         if owner is not None and not _is_owner(key, owner):
             self._children[owner].add(key)
+        router = router_key(kept)
+        if router is not None and key.kind != ROUTER_KIND:
+            self._fleets[router].add(key)
 
     def _remove(self, key: ObjectKey, uid: str, version: float) -> bool:
         if uid:
@@ -146,11 +157,15 @@ class Cache:
 
     def _unlink(self, key: ObjectKey, known: Mapping[str, Any]) -> None:
         self._by_uid.pop(known["metadata"].get("uid", ""), None)
-        owner = deployment_key(known)
-        if owner is not None and owner in self._children:
-            self._children[owner].discard(key)
-            if not self._children[owner]:
-                del self._children[owner]
+        _leave(self._children, deployment_key(known), key)
+        _leave(self._fleets, router_key(known), key)
+
+
+def _leave(groups: dict[tuple[str, str], set[ObjectKey]], owner: tuple[str, str] | None, key: ObjectKey) -> None:
+    if owner is not None and owner in groups:
+        groups[owner].discard(key)
+        if not groups[owner]:
+            del groups[owner]
 
 
 def _is_owner(key: ObjectKey, owner: DeploymentKey) -> bool:

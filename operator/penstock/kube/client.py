@@ -97,16 +97,24 @@ class KubeClient:
         except Conflict:
             return await self._existing(manifest)
 
-    async def apply(self, manifest: Manifest, *, uid: str, resource_version: str | None = None) -> Manifest:
+    async def apply(
+        self,
+        manifest: Manifest,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+        manager: str | None = None,
+        urgent: bool = False,
+    ) -> Manifest:
         """Make the object of that uid what `manifest` says, taking over fields from other managers.
 
         Raises Conflict where the object is gone or another one has its name, and where `resource_version` is given
-        and is not the stored one.
+        and is not the stored one. An `urgent` write is not held up by the rate limit.
         """
         precondition = {"uid": uid}
         if resource_version is not None:
             precondition["resourceVersion"] = resource_version
-        return await self._apply("apply", manifest, precondition, self._manager)
+        return await self._apply("apply", manifest, precondition, manager or self._manager, urgent=urgent)
 
     async def apply_status(self, deployment: Mapping[str, Any], status: Manifest) -> Manifest:
         """Make the status of a ModelDeployment exactly `status`; its spec and metadata stay the user's.
@@ -130,7 +138,8 @@ class KubeClient:
         """Write a whole object over the version it carries (optimistic locking); raises Conflict on a newer one."""
         kind, namespace, name = _identity(manifest)
         target = Target("update", kind, namespace, name, mutating=True)
-        return await self._transport.request(target, "PUT", _path(kind, namespace, name), body=manifest)
+        query = [("fieldManager", self._manager)]
+        return await self._transport.request(target, "PUT", _path(kind, namespace, name), query=query, body=manifest)
 
     async def post(self, manifest: Manifest) -> Manifest:
         """Create by POST, for objects nobody applies later (events, the Lease). Raises Conflict if it exists."""
@@ -139,16 +148,19 @@ class KubeClient:
         query = [("fieldManager", self._manager)]
         return await self._transport.request(target, "POST", _path(kind, namespace), query=query, body=manifest)
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> Manifest | None:
+    async def delete(
+        self, kind: str, namespace: str, name: str, uid: str, *, resource_version: str | None = None
+    ) -> Manifest | None:
         """Delete the object of that uid and, in the background, what it owns.
 
         Returns the object while something still holds it (a grace period, a finalizer), None when it is gone or was
-        gone already. Raises Conflict if another object has the name now.
+        gone already. Raises Conflict if another object has the name now, or if it is not of the given version.
         """
+        version = {} if resource_version is None else {"resourceVersion": resource_version}
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "preconditions": {"uid": uid},
+            "preconditions": {"uid": uid, **version},
             "propagationPolicy": "Background",
         }
         target = Target("delete", kind, namespace, name, mutating=True)
@@ -165,6 +177,8 @@ class KubeClient:
         precondition: Mapping[str, str],
         manager: str,
         subresource: str | None = None,
+        *,
+        urgent: bool = False,
     ) -> Manifest:
         kind, namespace, name = _identity(manifest)
         body = {**manifest, "metadata": {**manifest["metadata"], **precondition}}
@@ -175,6 +189,7 @@ class KubeClient:
             query=[("fieldManager", manager), ("force", "true")],
             body=body,
             content_type=APPLY,
+            urgent=urgent,
         )
 
     async def _existing(self, manifest: Manifest) -> Manifest:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from sys import intern
 from typing import Any
 
-from penstock.api import resource
-from penstock.core.names import DEPLOYMENT_LABEL
+from penstock.api import resource, router
+from penstock.core.names import DEPLOYMENT_LABEL, ROUTER_LABEL
 
 __all__ = [
     "KINDS",
@@ -17,6 +17,7 @@ __all__ = [
     "deployment_key",
     "kind_of",
     "resource_version",
+    "router_key",
     "trim",
 ]
 
@@ -56,6 +57,8 @@ class Kind:
 
 _TABLE = (
     Kind(resource.KIND, resource.GROUP, resource.VERSION, resource.PLURAL, watched=True, labelled=False),
+    Kind(router.ROUTER_KIND, resource.GROUP, resource.VERSION, router.ROUTER_PLURAL, watched=True, labelled=False),
+    Kind(router.SPLIT_KIND, resource.GROUP, resource.VERSION, router.SPLIT_PLURAL, watched=True),
     Kind("Deployment", "apps", "v1", "deployments", watched=True),
     Kind("ControllerRevision", "apps", "v1", "controllerrevisions", watched=True),
     Kind("Service", "", "v1", "services", watched=True),
@@ -64,10 +67,12 @@ _TABLE = (
     Kind("Job", "batch", "v1", "jobs", watched=True),
     Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", watched=True),
     Kind("HorizontalPodAutoscaler", "autoscaling", "v2", "horizontalpodautoscalers", watched=True),
+    Kind("ServiceAccount", "", "v1", "serviceaccounts", watched=True),
+    Kind("RoleBinding", "rbac.authorization.k8s.io", "v1", "rolebindings", watched=True),
+    Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies", watched=True),
     Kind("Secret", "", "v1", "secrets"),
     Kind("Event", "events.k8s.io", "v1", "events"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases"),
-    Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies"),
     Kind("Namespace", "", "v1", "namespaces", namespaced=False),
     Kind("CustomResourceDefinition", "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False),
 )
@@ -89,6 +94,15 @@ def deployment_key(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
     if manifest["kind"] == resource.KIND:
         return metadata.get("namespace", ""), metadata["name"]
     name = (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL)
+    return (metadata.get("namespace", ""), name) if name else None
+
+
+def router_key(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(namespace, name) of the Router that an object is or belongs to by label; None for what is of no fleet."""
+    metadata = manifest["metadata"]
+    if manifest["kind"] == router.ROUTER_KIND:
+        return metadata.get("namespace", ""), metadata["name"]
+    name = (metadata.get("labels") or {}).get(ROUTER_LABEL)
     return (metadata.get("namespace", ""), name) if name else None
 
 

@@ -68,7 +68,10 @@ class Backoff(Generic[K]):
 
 
 class KeyedQueue(Generic[K]):
-    """First in, first out over distinct keys; delayed keys join when due. Belongs to one event loop."""
+    """First in, first out over distinct keys, urgent ones before all others; delayed keys join when due.
+
+    Belongs to one event loop.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,8 @@ class KeyedQueue(Generic[K]):
         self._clock = clock
         self._backoff = backoff or Backoff()
         self._observer: QueueObserver = _Silent() if observer is None else observer
+        self._urgent: deque[K] = deque()
+        self._pressing: set[K] = set()
         self._order: deque[K] = deque()
         self._dirty: dict[K, float] = {}
         self._processing: dict[K, float] = {}
@@ -91,7 +96,7 @@ class KeyedQueue(Generic[K]):
 
     def __len__(self) -> int:
         """Keys ready and not yet taken."""
-        return len(self._order)
+        return len(self._urgent) + len(self._order)
 
     @property
     def delayed(self) -> int:
@@ -105,13 +110,20 @@ class KeyedQueue(Generic[K]):
 
     def oldest_age(self) -> float:
         """Seconds the longest waiting key has been ready, or the longest running one worked on; 0 without any."""
-        since = [self._dirty[self._order[0]]] if self._order else []
+        since = [self._dirty[keys[0]] for keys in (self._urgent, self._order) if keys]
         since += self._processing.values()
         return max(0.0, self._clock() - min(since)) if since else 0.0
 
-    def add(self, key: K) -> None:
-        """Make `key` ready now; while it is being worked on, once that is done."""
-        if self._closed or key in self._dirty:
+    def add(self, key: K, *, urgent: bool = False) -> None:
+        """Make `key` ready now; while it is being worked on, once that is done. An `urgent` one is taken first."""
+        if self._closed:
+            return
+        if urgent:
+            self._pressing.add(key)
+        if key in self._dirty:
+            if urgent and key in self._order:
+                self._order.remove(key)
+                self._urgent.append(key)
             return
         self._dirty[key] = self._clock()
         if key not in self._processing:
@@ -148,13 +160,14 @@ class KeyedQueue(Generic[K]):
     def take(self) -> K | None:
         """Hand out the next ready key, if there is one; the caller owes a `done`."""
         self._promote()
-        if not self._order:
+        if not len(self):
             return None
-        key = self._order.popleft()
+        key = (self._urgent or self._order).popleft()
+        self._pressing.discard(key)
         now = self._clock()
         waited = now - self._dirty.pop(key)
         self._processing[key] = now
-        self._observer.taken(len(self._order), waited)
+        self._observer.taken(len(self), waited)
         return key
 
     async def get(self) -> K:
@@ -163,7 +176,7 @@ class KeyedQueue(Generic[K]):
             self._changed.clear()
             key = self.take()
             if key is not None:
-                if self._order:
+                if len(self):
                     self._changed.set()
                 return key
             with suppress(TimeoutError):
@@ -181,6 +194,8 @@ class KeyedQueue(Generic[K]):
     def close(self) -> None:
         """Hand out nothing more and wake all waiting workers; what is being worked on may finish."""
         self._closed = True
+        self._urgent.clear()
+        self._pressing.clear()
         self._order.clear()
         self._dirty.clear()
         self._due.clear()
@@ -188,8 +203,8 @@ class KeyedQueue(Generic[K]):
         self._changed.set()
 
     def _enqueue(self, key: K) -> None:
-        self._order.append(key)
-        self._observer.added(len(self._order))
+        (self._urgent if key in self._pressing else self._order).append(key)
+        self._observer.added(len(self))
         self._changed.set()
 
     def _promote(self) -> None:

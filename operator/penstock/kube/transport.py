@@ -109,13 +109,18 @@ class Transport:
         query: Sequence[tuple[str, str]] = (),
         body: Manifest | None = None,
         content_type: str = "application/json",
+        urgent: bool = False,
     ) -> Manifest:
-        """The decoded answer. Raises an ApiError; Unavailable once all attempts are spent."""
+        """The decoded answer. Raises an ApiError; Unavailable once all attempts are spent.
+
+        An `urgent` request does not wait behind others for its turn.
+        """
         problem = ""
         refused = False
         for attempt in range(self._retries.attempts):
             self._check_fence(target)
-            await self._limiter.acquire()
+            if not urgent:
+                await self._limiter.acquire()
             generation = self._connection.generation
             answer = await self._attempt(target, method, path, query, body, content_type)
             if isinstance(answer, Response):

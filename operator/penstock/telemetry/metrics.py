@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from penstock import __version__
 
 from .logs import log_context
+from .rollouts import FleetMetrics, RolloutMetrics
 
 __all__ = [
     "METRICS_CONTENT_TYPE",
@@ -211,11 +212,13 @@ class Telemetry:
         self.events = EventMetrics(self.registry)
         self.watch = WatchMetrics(self.registry)
         self.models = ModelMetrics(self.registry)
+        self.fleets = FleetMetrics(self.registry)
+        self.rollouts = RolloutMetrics(self.registry)
         self._leader = Gauge("penstock_leader", "1 while this replica leads.", registry=self.registry)
         self._reconciles = Counter(
             "penstock_reconcile",
-            "Reconciles by result: success, error, fenced or bug.",
-            ["result"],
+            "Reconciles by kind and result: success, error, fenced or bug.",
+            ["kind", "result"],
             registry=self.registry,
         )
         self._reconcile_time = Histogram(
@@ -235,7 +238,7 @@ class Telemetry:
         self._leader.set(1 if leading else 0)
 
     @contextmanager
-    def reconcile(self, key: tuple[str, str]) -> Iterator[Outcome]:
+    def reconcile(self, kind: str, key: tuple[str, str]) -> Iterator[Outcome]:
         """Around one reconcile of (namespace, name): its time, its result, and the fields of its log lines."""
         outcome = Outcome()
         namespace, name = key
@@ -246,12 +249,13 @@ class Telemetry:
                 outcome.result = "error" if outcome.result == "success" else outcome.result
                 raise
             finally:
-                self._reconciles.labels(outcome.result).inc()
+                self._reconciles.labels(kind, outcome.result).inc()
 
     def observe(self, key: tuple[str, str], deployment: Mapping[str, Any] | None) -> None:
         """Show the state of a ModelDeployment as its status tells it; None: it is gone."""
         if deployment is None:
             self.models.remove(*key)
+            self.rollouts.remove(key)
             return
         status = deployment.get("status") or {}
         conditions = status.get("conditions") or ()
@@ -262,6 +266,7 @@ class Telemetry:
             format_=(status.get("preparation") or {}).get("format", ""),
             ready=any(item["type"] == "Ready" and item["status"] == "True" for item in conditions),
         )
+        self.rollouts.observe(key, status)
 
     def exposition(self) -> bytes:
         """The text format that Prometheus scrapes."""

@@ -9,8 +9,11 @@ from penstock.core.names import object_metadata
 __all__ = ["horizontal_autoscaler"]
 
 
-def horizontal_autoscaler(owner: Metadata, revision: str, spec: AutoscalingSpec) -> dict[str, Any]:
-    """It scales the revision's Deployment, not the ModelDeployment: the user's spec is never written."""
+def horizontal_autoscaler(owner: Metadata, revision: str, spec: AutoscalingSpec, floor: int = 0) -> dict[str, Any]:
+    """It scales the revision's Deployment, not the ModelDeployment: the user's spec is never written.
+
+    `floor` holds a size that was needed a short time ago, within the bounds of the spec.
+    """
     metric = {
         "type": "ContainerResource",
         "containerResource": {
@@ -21,7 +24,7 @@ def horizontal_autoscaler(owner: Metadata, revision: str, spec: AutoscalingSpec)
     }
     rendered: dict[str, Any] = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": revision},
-        "minReplicas": spec.min,
+        "minReplicas": min(max(spec.min, floor), spec.max),
         "maxReplicas": spec.max,
         "metrics": [metric],
     }

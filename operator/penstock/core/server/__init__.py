@@ -2,13 +2,11 @@
 
 from .deployment import Serving, deployment
 from .failure import Failure, serving_failure
-from .objects import NOWHERE, client_service, config_map, disruption_budget, headless_service
+from .objects import config_map, disruption_budget, headless_service
 
 __all__ = [
-    "NOWHERE",
     "Failure",
     "Serving",
-    "client_service",
     "config_map",
     "deployment",
     "disruption_budget",

@@ -7,10 +7,7 @@ from penstock.core.names import DEPLOYMENT_LABEL, REVISION_LABEL, object_metadat
 
 from .deployment import GRPC_PORT, HTTP_PORT, METRICS_PORT, Serving
 
-__all__ = ["NOWHERE", "client_service", "config_map", "disruption_budget", "headless_service"]
-
-NOWHERE = "none"
-"""The revision a client Service selects while nothing serves: no pod carries it."""
+__all__ = ["config_map", "disruption_budget", "headless_service"]
 
 _HTTP = {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}
 _GRPC = {
@@ -20,20 +17,6 @@ _GRPC = {
     "protocol": "TCP",
     "appProtocol": "kubernetes.io/h2c",
 }
-
-
-def client_service(owner: Metadata, revision: str | None) -> dict[str, Any]:
-    """The address clients use, `<md>`; it never changes, only the revision behind it does."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": object_metadata(owner, owner.name, "client"),
-        "spec": {
-            "type": "ClusterIP",
-            "selector": {DEPLOYMENT_LABEL: owner.name, REVISION_LABEL: revision or NOWHERE},
-            "ports": [_HTTP, _GRPC],
-        },
-    }
 
 
 def headless_service(owner: Metadata, revision: str) -> dict[str, Any]:

@@ -1,0 +1,5 @@
+-- Go on after pause.
+if obj.spec.rollout ~= nil then
+  obj.spec.rollout.paused = nil
+end
+return obj

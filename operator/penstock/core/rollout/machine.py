@@ -1,0 +1,431 @@
+"""The state machine of a rollout: from what is remembered and what is seen to the next position, or to the end.
+
+Each call makes at most one move. Capacity first: a position is entered only when the candidate has ready pods for its
+share, in the Deployment's count and in every router pod's. What takes the candidate back needs nothing but its cause.
+Missing evidence holds: it is never a success and never a failure.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from penstock.api.reasons import Reason
+from penstock.api.rollout import AnalysisSpec, BlueGreenSpec, RolloutSpec
+from penstock.api.status import CandidateStatus
+from penstock.api.traffic import StickinessSpec
+from penstock.api.units import duration_seconds
+from penstock.core.analysis import Judgement
+from penstock.core.fleet import FleetView
+
+from .commands import Commands, read_commands
+from .course import Course
+from .position import TRAFFIC, Position, find_position, itinerary
+from .progress import Progress, begin_progress, gather, judge_progress, recall
+from .route import Route, find_route
+
+__all__ = ["ENOUGH_REQUESTS", "Decision", "Outcome", "Situation", "Wait", "decide"]
+
+ENOUGH_REQUESTS = 30
+"""Requests that a candidate must have answered in a step before the next one begins."""
+_PATIENCE_FOR_COUNTERS = 10
+"""Seconds without counters after which status says so."""
+_PROGRESS_EVERY = 10
+"""Seconds of counters between two writes of status that tell of nothing but progress."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a decision about one candidate may look at."""
+
+    candidate: str
+    stable: str | None
+    told: CandidateStatus | None
+    """What status remembers of this candidate; None when it has just appeared."""
+    course: Course
+    rollout: RolloutSpec
+    now: datetime
+    routed: bool = True
+    """Requests come through a router; else through a Service that knows no shares."""
+    reachable: bool = True
+    """Clients' requests do go through it by now."""
+    displaced: bool = False
+    """The split stands at a router that the spec no longer names."""
+    size: int = 1
+    """Pods that take all requests."""
+    exists: bool = True
+    """The candidate's Deployment has been made."""
+    ready: int = 0
+    """The candidate's pods that are ready and as asked."""
+    live: Route | None = None
+    """The route that stands in the split."""
+    generation: int = 0
+    supervised: bool = False
+    """The split says that supervision may be lost."""
+    fleet: FleetView | None = None
+    stickiness: StickinessSpec | None = None
+
+    @property
+    def analysis(self) -> AnalysisSpec:
+        """What spec says now about handling evidence; what is compared was pinned at the start."""
+        return self.rollout.analysis or AnalysisSpec()
+
+    @property
+    def enforced(self) -> bool:
+        """Whether evidence decides anything."""
+        return self.analysis.mode == "Enforce"
+
+    @property
+    def gated(self) -> bool:
+        """Whether a person opens the way out of the preview; the switch itself is judged all the same."""
+        manual = self.rollout.blue_green or BlueGreenSpec()
+        return self.course.strategy == "BlueGreen" and not manual.auto_promote
+
+    @property
+    def watched(self) -> bool:
+        """Whether every Ready router pod has answered within the last seconds."""
+        return bool(self.fleet and self.fleet.pods) and all(pod.answered for pod in self.fleet.pods)  # type: ignore[union-attr]
+
+    def in_force(self, asked: Route) -> bool:
+        """Whether every Ready router pod attests the split, and the split is what was asked for."""
+        return bool(self.live and self.live.serves(asked) and self.fleet and self.fleet.attests(self.generation))
+
+    def counts(self, as_of: int) -> bool:
+        """Whether counters of the last seconds are there; a blind operator raises nothing and renews nothing."""
+        rows = self.fleet.rows if self.fleet else ()
+        newest = max(as_of, rows[-1].second if rows else 0)
+        return self.watched and self.now.timestamp() - newest <= _PATIENCE_FOR_COUNTERS
+
+    @property
+    def lost(self) -> bool:
+        """Whether a router pod has sent everything to stable because nobody renewed the present split."""
+        pods = self.fleet.pods if self.fleet and self.supervised else ()
+        return any(pod.expired and pod.generation in (0, self.generation) for pod in pods)
+
+    @property
+    def refuge(self) -> bool:
+        """Whether stable can take the requests back, as far as the routers have told."""
+        return self.stable is None or not self.watched or any(p.warm.get(self.stable) for p in self.fleet.pods)  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What keeps a candidate where it is."""
+
+    message: str = ""
+    reason: Reason = Reason.ROLLOUT_IN_PROGRESS
+
+
+_BLIND = Wait("no counters from every router pod", Reason.NO_EVIDENCE)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a rollout ends."""
+
+    kind: Literal["Promoted", "RolledBack", "Aborted"]
+    reason: Reason
+    message: str = ""
+    by: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Where the candidate stands after this pass."""
+
+    position: Position
+    course: Course
+    pods: int
+    """How many of its pods to ask for."""
+    progress: Progress
+    """What status is to remember; older than what is known while nothing but numbers has changed."""
+    wait: Wait = Wait()
+    outcome: Outcome | None = None
+    lost: bool = False
+    """Supervision was lost: the routers have gone to stable by themselves."""
+    renew: bool = False
+    """Supervision may be renewed: all counters are seen, and nothing speaks against the candidate."""
+    observe: Literal["", "slow", "fast"] = ""
+    wake: datetime | None = None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One pass: the situation with what follows from it."""
+
+    situation: Situation
+    way: tuple[Position, ...]
+    here: Position
+    commands: Commands
+    before: Progress
+    progress: Progress
+    judgement: Judgement | None
+
+    @property
+    def asked(self) -> Route:
+        """The route of the present position."""
+        return self.route(self.here)
+
+    def route(self, place: Position) -> Route:
+        """The route of any position."""
+        s = self.situation
+        return find_route(s.stable, s.candidate, place, s.course)
+
+    def pods(self, place: Position) -> int:
+        """Pods needed to be at a position; those that start are made for the first one with traffic."""
+        s = self.situation
+        if not s.routed or s.stable is None or place.stage == "Promoting":
+            return s.size
+        share = self.route(place).share(s.candidate)
+        if not share:
+            following = next((p for p in self.way if p.stage in TRAFFIC), place)
+            share = self.route(following).share(s.candidate)
+        return s.course.pods(s.size, share)
+
+
+def decide(situation: Situation) -> Decision:
+    """One move, or none."""
+    look = _look(situation)
+    outcome = _ending(look)
+    if outcome:
+        return _decision(look, look.here, outcome=outcome)
+    if (situation.lost or situation.displaced) and look.here.stage in TRAFFIC and situation.stable:
+        return _decision(look, Position("Warming", look.here.step), lost=situation.lost)
+    hindrance = _leaving(look)
+    if hindrance:
+        return _decision(look, look.here, wait=hindrance)
+    following = _following(look)
+    if following is None:
+        return _decision(look, look.here, outcome=Outcome("Promoted", *_merit(look)))
+    hindrance = _entering(look, following)
+    if hindrance:
+        return _decision(look, look.here, wait=hindrance, pods=look.pods(following))
+    return _decision(look, following)
+
+
+def _look(s: Situation) -> _Look:
+    preview = s.gated or (s.told is not None and s.told.stage == "Previewing")
+    way = itinerary(s.course, routed=s.routed, first=s.stable is None, preview=preview)
+    here, before = find_position(s.told, way), recall(s.told)
+    judged = here
+    if here.stage == "Promoting" and here.step:
+        judged = Position("Stepping", here.step)
+    progress = before
+    if judged.stage in TRAFFIC and s.stable and s.fleet:
+        progress = gather(before, s.fleet.rows, find_route(s.stable, s.candidate, judged, s.course), s.candidate)
+    commands = read_commands(s.rollout, s.candidate)
+    return _Look(s, way, here, commands, before, progress, judge_progress(progress))
+
+
+def _ending(look: _Look) -> Outcome | None:
+    """What takes the candidate back: a person, the evidence, or that nobody has ever asked it anything."""
+    s, judgement = look.situation, look.judgement
+    if look.commands.abort:
+        return Outcome("Aborted", Reason.ABORTED, f"spec.rollout.abort names {s.candidate}")
+    if s.size == 0 and s.exists and (s.stable or not s.routed):
+        return Outcome("Promoted", Reason.SKIPPED if s.stable else Reason.REVISION_PROMOTED)
+    if look.here.stage not in TRAFFIC or not s.enforced or not s.refuge:
+        return None
+    if judgement and judgement.verdict == "Fail":
+        return Outcome("RolledBack", Reason(judgement.reason), judgement.message)
+    if _is_late(look) and s.analysis.on_no_traffic == "Rollback" and not look.progress.requests:
+        sentence = f"no request has reached it within {s.analysis.deadline}, and onNoTraffic is Rollback"
+        return Outcome("RolledBack", Reason.NO_TRAFFIC, sentence)
+    return None
+
+
+def _merit(look: _Look) -> tuple[Reason, str, str | None]:
+    by = "spec.rollout.promote" if look.commands.promote or look.commands.end_step else None
+    return Reason.REVISION_PROMOTED, "", by
+
+
+def _is_late(look: _Look) -> bool:
+    """Past the deadline, which a course that takes longer than it puts off."""
+    moment = _deadline(look)
+    return moment is not None and look.situation.now >= moment
+
+
+def _deadline(look: _Look) -> datetime | None:
+    since, s = look.progress.judged_since, look.situation
+    if since is None:
+        return None
+    patience = max(duration_seconds(s.analysis.deadline), s.course.seconds)
+    return datetime.fromisoformat(since) + timedelta(seconds=patience)
+
+
+def _leaving(look: _Look) -> Wait | None:
+    """What is still to be done at the present position."""
+    s, stage = look.situation, look.here.stage
+    if stage == "Starting":
+        needed = look.pods(look.here)
+        return Wait(f"{s.ready} of {needed} replicas ready") if s.ready < needed or not s.exists else None
+    if stage == "Warming":
+        return _warming(look)
+    if stage == "Previewing":
+        return _previewing(look)
+    if stage == "Promoting":
+        return None if s.in_force(look.asked) else Wait(_unattested(look))
+    if look.commands.promote and not look.situation.gated:
+        return None
+    return _judging(look)
+
+
+def _warming(look: _Look) -> Wait | None:
+    s = look.situation
+    if not s.reachable:
+        return Wait("waiting until clients' requests come through the routers; " + _unattested(look))
+    if not s.in_force(look.asked):
+        return Wait(_unattested(look))
+    return _cold(look, look.pods(look.here))
+
+
+def _cold(look: _Look, needed: int) -> Wait | None:
+    s = look.situation
+    warm = s.fleet.warm(s.candidate) if s.fleet else 0
+    return Wait(f"the routers reach {warm} of {needed} pods") if warm < needed else None
+
+
+def _unattested(look: _Look) -> str:
+    """Which router pods keep the present split from being in force."""
+    s = look.situation
+    if s.fleet is None:
+        return "waiting for the routers"
+    if not s.fleet.pods:
+        return "no router pod is Ready"
+    behind = [p.name for p in s.fleet.pods if not p.answered or p.expired or p.generation != s.generation]
+    refused = [f"{p.name} refuses it: {p.rejected}" for p in s.fleet.pods if p.rejected]
+    return "; ".join(refused) or f"waiting for {', '.join(behind) or 'the routers'} to follow"
+
+
+def _previewing(look: _Look) -> Wait | None:
+    if not look.situation.gated or look.commands.promote or look.commands.end_step is not None:
+        return None
+    name = look.situation.candidate
+    return Wait(f"ready at the preview Service; set spec.rollout.promote: {name} to go on", Reason.PAUSED)
+
+
+def _judging(look: _Look) -> Wait | None:
+    """What a shadow stage or a step still lacks."""
+    s, progress, here = look.situation, look.progress, look.here
+    if here.step and look.commands.end_step == here.step:
+        return None
+    seconds = s.course.hold(here.step)
+    if progress.observed_seconds >= seconds and _is_proven(look):
+        return None
+    if s.enforced and _is_late(look) and progress.verdict != "Pass":
+        return Wait("", Reason.DEADLINE_EXCEEDED)
+    if not s.counts(progress.as_of):
+        return _BLIND
+    if progress.observed_seconds < seconds:
+        return Wait()
+    if not progress.step_requests:
+        return Wait("no request has reached it in this step", Reason.NO_EVIDENCE)
+    if progress.step_requests < ENOUGH_REQUESTS:
+        return Wait(f"waiting for {ENOUGH_REQUESTS} requests in this step")
+    return Wait("waiting for more requests")
+
+
+def _is_proven(look: _Look) -> bool:
+    """Enough to go on from here; only the last step needs proof that the candidate is good."""
+    s, progress, here = look.situation, look.progress, look.here
+    if here.stage == "Shadowing" or not s.enforced:
+        return True
+    untouched = s.analysis.on_no_traffic == "Promote" and not progress.step_requests
+    if here.step == len(s.course.steps):
+        return progress.verdict == "Pass" or (untouched and not progress.requests)
+    return untouched or progress.step_requests >= ENOUGH_REQUESTS
+
+
+def _following(look: _Look) -> Position | None:
+    """The position after this one; a candidate that was warmed again goes back to where it was."""
+    here, way = look.here, look.way
+    if here.stage == "Promoting":
+        return None
+    promoting = Position("Promoting", here.step)
+    hurried = look.commands.promote and not look.situation.gated
+    if hurried and here.stage != "Starting":
+        return promoting if promoting.stage in {place.stage for place in way} else None
+    if here.stage == "Warming" and look.before.judged_since:
+        resumed = Position("Stepping", here.step) if here.step else Position("Shadowing")
+        if resumed in way:
+            return resumed
+    places = [place.stage if place.stage != "Stepping" else place for place in way]
+    at = places.index(here if here.stage == "Stepping" else here.stage)
+    if at + 1 == len(way):
+        return None
+    following = way[at + 1]
+    return promoting if following.stage == "Promoting" else following
+
+
+def _entering(look: _Look, place: Position) -> Wait | None:
+    """Capacity and consent before traffic."""
+    s = look.situation
+    if place.stage not in TRAFFIC or s.stable is None:
+        return None
+    if look.commands.paused:
+        return Wait("spec.rollout.paused holds it here", Reason.PAUSED)
+    needed = look.pods(place)
+    if s.ready < needed:
+        return Wait(f"waiting for {needed} replicas, {s.ready} ready")
+    if not s.watched:
+        return Wait(_unattested(look))
+    if s.course.strategy != "Immediate" and not s.counts(look.progress.as_of):
+        return _BLIND
+    return _cold(look, needed)
+
+
+def _decision(
+    look: _Look,
+    place: Position,
+    *,
+    wait: Wait | None = None,
+    outcome: Outcome | None = None,
+    pods: int = 0,
+    lost: bool = False,
+) -> Decision:
+    s = look.situation
+    moved = place != look.here
+    progress = look.progress
+    if moved and place.stage in TRAFFIC:
+        progress = _arrive(look, place)
+    elif not (moved or outcome) and progress.as_of - look.before.as_of < _PROGRESS_EVERY:
+        progress = look.before
+    paused = look.commands.paused and place.stage in TRAFFIC[:2] and outcome is None
+    if paused and (wait is None or wait.reason is Reason.ROLLOUT_IN_PROGRESS):
+        wait = Wait("spec.rollout.paused holds it here", Reason.PAUSED)
+    return Decision(
+        position=place,
+        course=s.course,
+        pods=max(pods, look.pods(place)),
+        progress=progress,
+        wait=wait or Wait(),
+        outcome=outcome,
+        lost=lost,
+        renew=s.counts(look.progress.as_of)
+        and not (look.judgement and look.judgement.verdict == "Fail" and s.enforced),
+        observe=_attention(look, place, wait),
+        wake=_later(_deadline(look), s.now),
+    )
+
+
+def _arrive(look: _Look, place: Position) -> Progress:
+    """The counts of a stage begin with it, those of a resumed one go on; the evidence is of the whole rollout."""
+    s, progress = look.situation, look.progress
+    resumed = look.here.stage == "Warming" and progress.judged_since is not None
+    if s.stable and progress.analysis is None and s.course.strategy != "Immediate":
+        rows = s.fleet.rows if s.fleet else ()
+        progress = begin_progress(s.analysis, s.stickiness, rows, s.stable, s.now)
+    return progress if resumed or place.stage == "Promoting" else progress.restarted()
+
+
+def _attention(look: _Look, place: Position, wait: Wait | None) -> Literal["", "slow", "fast"]:
+    """How closely the routers have to be watched."""
+    s = look.situation
+    if not s.routed or place.stage == "Starting" or (place.stage == "Previewing" and _previewing(look)):
+        return ""
+    eager = place != look.here or place.stage in ("Warming", "Promoting") or not s.in_force(look.asked)
+    cold = wait is not None and wait.message.startswith("the routers reach")
+    return "fast" if (eager or cold) and (s.fleet is None or s.watched) else "slow"
+
+
+def _later(moment: datetime | None, now: datetime) -> datetime | None:
+    return moment if moment and moment > now else None

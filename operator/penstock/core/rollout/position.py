@@ -1,0 +1,47 @@
+"""Where a candidate stands on its way, and what comes next."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from penstock.api.status import CandidateStatus
+
+from .course import Course
+
+__all__ = ["TRAFFIC", "Position", "Stage", "find_position", "itinerary"]
+
+Stage = Literal["Starting", "Warming", "Previewing", "Shadowing", "Stepping", "Promoting"]
+TRAFFIC: tuple[Stage, ...] = ("Shadowing", "Stepping", "Promoting")
+"""Stages in which the candidate gets requests or copies of them."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """A stage; `step` is the last one begun, counted from 1."""
+
+    stage: Stage
+    step: int = 0
+
+
+def itinerary(course: Course, *, routed: bool, first: bool, preview: bool) -> tuple[Position, ...]:
+    """All positions in order; behind the last one the candidate is the stable revision.
+
+    The first revision of all goes straight to live: nobody is served worse by it than before.
+    """
+    gate = (Position("Previewing"),) if preview and not first else ()
+    if not routed:
+        return (Position("Starting"), *gate)
+    if first:
+        return (Position("Starting"), Position("Promoting"))
+    shadow = (Position("Shadowing"),) if course.shadow else ()
+    steps = tuple(Position("Stepping", number) for number in range(1, len(course.steps) + 1))
+    return (Position("Starting"), Position("Warming"), *gate, *shadow, *steps, Position("Promoting"))
+
+
+def find_position(told: CandidateStatus | None, way: tuple[Position, ...]) -> Position:
+    """What status remembers; a place that this way does not have (the provider was changed) is its beginning."""
+    if told is None or told.stage is None:
+        return way[0]
+    here = Position(told.stage, told.step)
+    known = {place.stage for place in way}
+    in_steps = told.stage != "Stepping" or here in way
+    return here if told.stage in known and in_steps else way[0]

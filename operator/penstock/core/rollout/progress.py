@@ -1,0 +1,136 @@
+"""What has been observed of a candidate: seconds, requests, and the evidence that its sums amount to.
+
+Status keeps all of it, and `asOf` says up to which second the routers' counters are in the sums. Both are written
+together or not at all: a second is never counted twice and never lost, however often the operator dies.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from penstock.api.rollout import AnalysisSpec
+from penstock.api.router import WHOLE
+from penstock.api.status import AnalysisStatus, CandidateStatus
+from penstock.api.traffic import StickinessSpec
+from penstock.core.analysis import Evidence, Judgement, Rules, advance, begin, choose_threshold, judge, to_second
+from penstock.core.fleet import Row
+
+from .route import Route
+
+__all__ = ["Progress", "begin_progress", "gather", "judge_progress", "recall"]
+
+Verdict = Literal["Pass", "Fail", "Undecided", "Inconclusive", "NoEvidence"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`analysis` is None until the candidate gets its first request."""
+
+    observed_seconds: int = 0
+    step_requests: int = 0
+    analysis: AnalysisStatus | None = None
+    verdict: Verdict | None = None
+    judged_since: str | None = None
+
+    @property
+    def as_of(self) -> int:
+        """The Unix second up to which counters have been used."""
+        return self.analysis.as_of if self.analysis else 0
+
+    @property
+    def requests(self) -> int:
+        """Requests that the candidate has answered, copies not counted."""
+        return self.analysis.requests if self.analysis else 0
+
+    def restarted(self) -> "Progress":
+        """The same evidence at the beginning of another step."""
+        return replace(self, observed_seconds=0, step_requests=0)
+
+
+def recall(told: CandidateStatus | None) -> Progress:
+    """What status remembers."""
+    if told is None:
+        return Progress()
+    return Progress(told.observed_seconds, told.step_requests, told.analysis, told.verdict, told.judged_since)
+
+
+def begin_progress(
+    spec: AnalysisSpec, stickiness: StickinessSpec | None, rows: Iterable[Row], stable: str, now: datetime
+) -> Progress:
+    """The candidate is about to get its first request: pin the rules, and learn from stable's history."""
+    rules = Rules.of(spec, sticky=stickiness is not None)
+    history = [row for row in rows if row.shadow is None and _taken(row) == {stable: WHOLE}]
+    bound = choose_threshold(history, stable, rules.quantile, rules.slow_tolerance)
+    evidence = begin(rules, [to_second(row, stable, None, bound) for row in history])
+    moment = int(now.timestamp()) - 1
+    analysis = AnalysisStatus(
+        as_of=max((row.second for row in history), default=moment),
+        slow_above_milliseconds=bound,
+        rules=json.dumps(asdict(rules), separators=(",", ":")),
+        sums=evidence.to_text(),
+    )
+    told = Progress(analysis=analysis, judged_since=now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return _judged(told, evidence, rules)
+
+
+def gather(progress: Progress, rows: Iterable[Row], asked: Route, candidate: str) -> Progress:
+    """Add the seconds that are new and had exactly this route on every router pod; others never count."""
+    if progress.analysis is None or asked.stable is None:
+        return progress
+    fresh = [row for row in rows if row.second > progress.as_of]
+    if not fresh:
+        return progress
+    rules, evidence = _read(progress.analysis)
+    counted = [row for row in fresh if _taken(row) == asked.taken and row.shadow == asked.shadow]
+    bound = progress.analysis.slow_above_milliseconds
+    if bound is None:
+        bound = choose_threshold(fresh, asked.stable, rules.quantile, rules.slow_tolerance)
+    requests = 0
+    for row in counted:
+        evidence = advance(evidence, rules, to_second(row, asked.stable, candidate, bound))
+        requests += row.counts[candidate].requests if candidate in row.counts else 0
+    analysis = progress.analysis.model_copy(
+        update={
+            "as_of": fresh[-1].second,
+            "requests": progress.requests + (requests if asked.shadow is None else 0),
+            "slow_above_milliseconds": bound,
+            "sums": evidence.to_text(),
+        }
+    )
+    told = replace(
+        progress,
+        observed_seconds=progress.observed_seconds + len(counted),
+        step_requests=progress.step_requests + requests,
+        analysis=analysis,
+    )
+    return _judged(told, evidence, rules)
+
+
+def judge_progress(progress: Progress) -> Judgement | None:
+    """The verdict on what has been gathered."""
+    if progress.analysis is None:
+        return None
+    rules, evidence = _read(progress.analysis)
+    return judge(evidence, rules)
+
+
+def _read(analysis: AnalysisStatus) -> tuple[Rules, Evidence]:
+    """Rules and sums; those that another release wrote in its own form begin again, as if nothing had been seen."""
+    rules = Rules(**json.loads(analysis.rules))
+    try:
+        return rules, Evidence.from_text(analysis.sums)
+    except ValueError:
+        return rules, begin(rules)
+
+
+def _judged(progress: Progress, evidence: Evidence, rules: Rules) -> Progress:
+    found = judge(evidence, rules)
+    assert progress.analysis is not None
+    analysis = progress.analysis.model_copy(update={"metrics": found.metrics or None})
+    return replace(progress, analysis=analysis, verdict=found.verdict)
+
+
+def _taken(row: Row) -> dict[str, int]:
+    return {name: weight for name, weight in row.weights.items() if weight}

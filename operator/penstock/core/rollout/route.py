@@ -1,0 +1,61 @@
+"""Who gets which share of the requests: a pure function of status, rendered anew in every pass (PD-20, PD-26)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from penstock.api.router import WHOLE, TrafficSplitSpec
+
+from .course import Course, permille
+from .position import Position
+
+__all__ = ["Route", "find_route", "read_route"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """Weights in 0.1 % by revision; those with weight 0 are listed to be kept warm."""
+
+    stable: str | None = None
+    weights: Mapping[str, int] = field(default_factory=dict)
+    shadow: tuple[str, int] | None = None
+
+    def share(self, revision: str) -> int:
+        """What a revision gets, copies included."""
+        copies = self.shadow[1] if self.shadow and self.shadow[0] == revision else 0
+        return max(self.weights.get(revision, 0), copies)
+
+    @property
+    def taken(self) -> dict[str, int]:
+        """The weights of those that get requests."""
+        return {name: weight for name, weight in self.weights.items() if weight}
+
+    def serves(self, asked: "Route") -> bool:
+        """Whether this route does all that `asked` does; it may keep more revisions warm."""
+        mine = (self.stable, self.taken, self.shadow)
+        return mine == (asked.stable, asked.taken, asked.shadow) and asked.weights.keys() <= self.weights.keys()
+
+    def only(self, revision: str | None) -> bool:
+        """Whether nobody but this revision gets anything."""
+        return self.shadow is None and self.taken.keys() <= {revision}
+
+
+def read_route(spec: TrafficSplitSpec) -> Route:
+    """The route of a split as it stands."""
+    shadow = (spec.shadow.name, spec.shadow.share) if spec.shadow else None
+    return Route(spec.stable, {item.name: item.weight for item in spec.revisions}, shadow)
+
+
+def find_route(stable: str | None, candidate: str, position: Position, course: Course) -> Route:
+    """The route while a candidate is at a position of its course."""
+    stage = position.stage
+    if stable is None:
+        return Route(candidate, {candidate: WHOLE}) if stage == "Promoting" else Route()
+    if stage == "Starting":
+        return Route(stable, {stable: WHOLE})
+    if stage == "Stepping":
+        weight = course.weight(position.step)
+        return Route(stable, {stable: WHOLE - weight, candidate: weight})
+    if stage == "Promoting":
+        return Route(stable, {stable: 0, candidate: WHOLE})
+    copies = (candidate, permille(course.shadow.weight)) if stage == "Shadowing" and course.shadow else None
+    return Route(stable, {stable: WHOLE, candidate: 0}, copies)

@@ -1,0 +1,72 @@
+"""What status says about a rollout under way, in numbers that status itself holds."""
+
+from datetime import datetime
+from math import ceil
+
+from penstock.api.reasons import Reason
+
+from .course import Course, percent
+from .machine import Decision
+from .position import TRAFFIC, Position
+from .progress import Progress, judge_progress
+
+__all__ = ["describe_decision"]
+
+_FEELINGS = {
+    "Pass": "its error rate is proven",
+    "Fail": "the evidence is against it",
+    "Undecided": "no evidence against it",
+    "Inconclusive": "no evidence against it, and too little to tell",
+    "NoEvidence": "no evidence yet",
+}
+
+
+def describe_decision(candidate: str, decision: Decision) -> str:
+    """`digits-7c9f41d2 at 10 % (step 1 of 2), 412 requests, no evidence against it`, and what it waits for."""
+    place, progress = decision.position, decision.progress
+    parts = [f"{candidate}{_where(place, decision.course)}"]
+    if place.stage in TRAFFIC and progress.analysis:
+        noun = "copies" if place.stage == "Shadowing" else "requests"
+        count = progress.step_requests if place.stage == "Shadowing" else progress.requests
+        parts.append(f"{count} {noun}")
+        parts.append(_FEELINGS[progress.verdict or "NoEvidence"])
+    if decision.lost:
+        parts.append("supervision was lost and the routers went to stable; it is warmed again")
+    elif decision.wait.reason is Reason.DEADLINE_EXCEEDED:
+        parts.append(_outlook(candidate, place, progress))
+    elif decision.wait.message:
+        parts.append(decision.wait.message)
+    start = parts[0] + (": " if place.stage in ("Starting", "Previewing") else ", ")
+    return (start + ", ".join(parts[1:])).rstrip(" ,:")
+
+
+def _where(place: Position, course: Course) -> str:
+    if place.stage == "Warming":
+        return " at 0 %" + (f" before step {place.step} of {len(course.steps)}" if place.step else "")
+    if place.stage == "Shadowing" and course.shadow:
+        return f" shadows {course.shadow.weight} %"
+    if place.stage == "Stepping":
+        return f" at {percent(course.weight(place.step))} % (step {place.step} of {len(course.steps)})"
+    return " at 100 %" if place.stage == "Promoting" else ""
+
+
+def _outlook(candidate: str, place: Position, progress: Progress) -> str:
+    """How long a verdict would still take at this rate, from what status holds; and what a person can do."""
+    found = judge_progress(progress)
+    needed = found.requests_needed if found else None
+    rate = _rate(progress)
+    if needed is None or not rate:
+        left = "no verdict by the deadline, and at this rate none is in sight"
+    else:
+        left = (
+            f"no verdict by the deadline: about {needed} more requests, {ceil(needed / rate / 60)} minutes at this rate"
+        )
+    return f"{left}; set spec.rollout.promote or abort: {candidate}" if place.stage in TRAFFIC else left
+
+
+def _rate(progress: Progress) -> float:
+    """Requests a second that the candidate has had since it was first given any."""
+    if progress.judged_since is None:
+        return 0.0
+    seconds = progress.as_of - datetime.fromisoformat(progress.judged_since).timestamp()
+    return progress.requests / seconds if seconds > 0 else 0.0

@@ -1,0 +1,52 @@
+"""Documents for Envoy: written whole, renamed into place, remembered part by part."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+__all__ = ["Document", "replace_file"]
+
+Frame = Callable[[int, Iterable[str]], str]
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Put the file in place with one rename, so that a reader sees the old one or the new one."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(content)
+    os.replace(draft, path)  # noqa: PTH105 - Path.replace is the same call and reads like str.replace
+
+
+class Document:
+    """One file that Envoy watches: parts by name in a frame that carries a version.
+
+    What stands in it is remembered in `memory`, from where a new process of the agent takes it up; the version grows
+    with every write.
+    """
+
+    def __init__(self, target: Path, memory: Path, frame: Frame) -> None:
+        self._target, self._memory, self._frame = target, memory, frame
+        self.version = 0
+        self.parts: dict[str, str] = {}
+
+    def restore(self) -> bool:
+        """Take up what an earlier process wrote; False, and an empty document, where there is nothing to take up."""
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        self._memory.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            found = json.loads(self._memory.read_text())
+            self.version, self.parts = int(found["version"]), dict(found["parts"])
+        except (OSError, ValueError, KeyError, TypeError):
+            self.write({})
+            return False
+        if not self._target.exists():
+            self.write(self.parts)
+        return True
+
+    def write(self, parts: Mapping[str, str]) -> int:
+        """Replace all parts; returns the new version."""
+        self.version += 1
+        self.parts = dict(parts)
+        replace_file(self._target, self._frame(self.version, self.parts.values()))
+        replace_file(self._memory, json.dumps({"version": self.version, "parts": self.parts}))
+        return self.version

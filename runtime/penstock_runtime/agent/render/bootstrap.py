@@ -1,0 +1,74 @@
+"""The bootstrap: what Envoy cannot be told later."""
+
+from typing import Any
+
+from penstock_runtime.agent.settings import Settings
+from penstock_runtime.agent.stats import BOUNDS
+
+from .listeners import attest_listener, listener, static_manager, subscription
+
+__all__ = ["bootstrap"]
+
+_CONNECTIONS = 20_000
+_KEPT = (
+    {"safe_regex": {"regex": r"cluster\.[^.]+\.(upstream_(rq|cx)_.*|membership_.*|grpc\..*)"}},
+    {"prefix": "cluster_manager."},
+    {"prefix": "listener_manager."},
+    {"safe_regex": {"regex": r"http\.(model|attest)\.(rds\.|downstream_(rq|cx)_).*"}},
+    {"prefix": "server."},
+)
+"""What agents, probes and scrapers read; the rest would be most of Envoy's memory with 200 models."""
+
+
+def bootstrap(settings: Settings) -> dict[str, Any]:
+    """Admin on loopback, three watched documents, the attestation, and a port for metrics and readiness.
+
+    Histograms become visible at `stats_flush_interval` only, so it is the second in which agents look.
+    """
+    ports = settings.ports
+    return {
+        "node": {"id": "router", "cluster": settings.router},
+        "admin": {"address": _local(ports.admin)},
+        "dynamic_resources": {
+            "lds_config": subscription(settings, "lds"),
+            "cds_config": subscription(settings, "cds"),
+        },
+        "static_resources": {
+            "listeners": [attest_listener(settings), _stats_listener(settings)],
+            "clusters": [_admin_cluster(ports.admin)],
+        },
+        "layered_runtime": {"layers": [{"name": "admin", "admin_layer": {}}]},
+        "stats_flush_interval": "1s",
+        "stats_config": {
+            "stats_matcher": {"inclusion_list": {"patterns": list(_KEPT)}},
+            "histogram_bucket_settings": [{"match": {"prefix": "cluster."}, "buckets": list(BOUNDS)}],
+        },
+        "overload_manager": _connection_cap(),
+    }
+
+
+def _local(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _admin_cluster(port: int) -> dict[str, Any]:
+    hosts = [{"endpoint": {"address": _local(port)}}]
+    assignment = {"cluster_name": "admin", "endpoints": [{"lb_endpoints": hosts}]}
+    return {"name": "admin", "connect_timeout": "1s", "type": "STATIC", "load_assignment": assignment}
+
+
+def _stats_listener(settings: Settings) -> dict[str, Any]:
+    """Two pages of the admin interface for the world; the rest stays on loopback."""
+    get = {"name": ":method", "string_match": {"exact": "GET"}}
+    pages = [
+        {"match": {"path": path, "headers": [get]}, "route": {"cluster": "admin"}}
+        for path in ("/stats/prometheus", "/ready")
+    ]
+    return listener("stats", settings.anywhere, settings.ports.stats, static_manager("stats", pages))
+
+
+def _connection_cap() -> dict[str, Any]:
+    monitor = "envoy.resource_monitors.global_downstream_max_connections"
+    kind = "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    config = {"@type": f"type.googleapis.com/envoy.{kind}", "max_active_downstream_connections": _CONNECTIONS}
+    return {"resource_monitors": [{"name": monitor, "typed_config": config}]}

@@ -1,0 +1,130 @@
+"""List, then watch: objects of one kind of this namespace, for as long as the agent lives."""
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from .http import Client, HttpError
+
+__all__ = ["Api", "Sink", "follow"]
+
+log = logging.getLogger("penstock.agent.watch")
+
+_SILENCE = 100.0
+"""Bookmarks come about once a minute; a connection that is silent for longer is made anew."""
+_LONGEST_WATCH = 290
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0
+_LONGEST_EVENT = 8 << 20
+
+Object = Mapping[str, Any]
+
+
+class Sink(Protocol):
+    """Takes what a watch sees."""
+
+    def replace(self, items: Iterable[Object]) -> None:
+        """Everything that there is: what is not among it is gone."""
+
+    def put(self, item: Object) -> None:
+        """An object that is new or has changed."""
+
+    def remove(self, item: Object) -> None:
+        """An object that is gone."""
+
+
+class Api:
+    """The API server, asked with the pod's own token; it is read again for each request, since it rotates."""
+
+    def __init__(self, base: str, credentials: Path) -> None:
+        authority = credentials / "ca.crt"
+        tls = ssl.create_default_context(cafile=str(authority)) if base.startswith("https") else None
+        self._client = Client(base, tls)
+        self._token = credentials / "token"
+
+    async def list(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """All objects; raises HttpError."""
+        async with asyncio.timeout(30), self._client.stream(self._url(path, query), self._headers()) as (head, body):
+            text = b"".join([piece async for piece in body])
+            if head.status != 200:
+                raise HttpError(head.status, text[:200].decode(errors="replace"))
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise HttpError(0, f"{path} answered no list")
+        return found
+
+    async def watch(self, path: str, query: Mapping[str, str], version: str) -> AsyncIterator[dict[str, Any]]:
+        """Events after a version, until the server ends the stream; raises HttpError, TimeoutError after silence."""
+        more = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(_LONGEST_WATCH)}
+        url = self._url(path, {**query, **more, "resourceVersion": version})
+        async with self._client.stream(url, self._headers()) as (head, body):
+            if head.status != 200:
+                raise HttpError(head.status, f"watch {path}: {head.status}")
+            rest = b""
+            while True:
+                async with asyncio.timeout(_SILENCE):
+                    piece = await anext(body, None)
+                if piece is None:
+                    return
+                *lines, rest = (rest + piece).split(b"\n")
+                if len(rest) > _LONGEST_EVENT:
+                    raise HttpError(0, f"watch {path}: an event is longer than {_LONGEST_EVENT} bytes")
+                for line in lines:
+                    yield json.loads(line)
+
+    def _url(self, path: str, query: Mapping[str, str]) -> str:
+        return f"{path}?{urlencode(query)}" if query else path
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": "penstock-agent"}
+        try:
+            headers["Authorization"] = f"Bearer {self._token.read_text().strip()}"
+        except FileNotFoundError:
+            log.warning("%s is missing; asking without a token", self._token)
+        return headers
+
+
+async def follow(api: Api, path: str, query: Mapping[str, str], sink: Sink) -> None:
+    """Keep the sink current for ever.
+
+    A failure of any kind is tried again within a second, a 403 too: an API server that has just started does not know
+    its roles yet. While the server is away the sink keeps what it has; when a version is too old, all is listed anew.
+    """
+    version, delay = "", _FIRST_DELAY
+    while True:
+        try:
+            if not version:
+                listing = await api.list(path, query)
+                sink.replace(listing.get("items") or ())
+                version = str(listing["metadata"]["resourceVersion"])
+            async for event in api.watch(path, query, version):
+                version = _take(event, sink, version)
+                delay = _FIRST_DELAY
+                if not version:
+                    break
+            continue_at_once = bool(version)
+        except (OSError, ValueError, KeyError, HttpError, EOFError, TimeoutError) as error:
+            log.warning("%s: %s: %s; again in %.1f s", path, type(error).__name__, error, delay)
+            if isinstance(error, HttpError) and error.status == 410:
+                version = ""
+            continue_at_once = False
+        if not continue_at_once:
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+
+def _take(event: Mapping[str, Any], sink: Sink, version: str) -> str:
+    """Hand one event on; returns the version to go on from, empty to list anew."""
+    item = event["object"]
+    if event["type"] == "ERROR":
+        log.info("watch: %s", item.get("message", "ended by the server"))
+        return "" if item.get("code") in (410, None) else version
+    if event["type"] in ("ADDED", "MODIFIED"):
+        sink.put(item)
+    elif event["type"] == "DELETED":
+        sink.remove(item)
+    return str(item["metadata"]["resourceVersion"])
