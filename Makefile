@@ -54,6 +54,10 @@ unit: $(VENV)/installed ## unit and property tests (under 60 s)
 integration: $(VENV)/installed ## against a real API server, registry and tritonserver
 	@$(PY) -m pytest -q tests/integration
 
+.PHONY: gitops
+gitops: $(VENV)/installed ## Argo CD's own code, kstatus and real Flux controllers; builds them first (25 minutes, once)
+	@PENSTOCK_BUILD_TOOLS=1 $(PY) -m pytest -q tests/gitops
+
 .PHONY: e2e
 e2e: $(VENV)/installed ## on the local cluster, with the chart
 	@$(PY) -m pytest -q tests/e2e
@@ -80,13 +84,15 @@ demo: $(VENV)/installed ## the main job: two models, predictions, one replacing 
 	@$(PY) examples/demo
 
 ##@ benchmarks
-.PHONY: bench-repository bench-cold-start bench-idle bench-fleet bench-rollback bench-disruption
+.PHONY: bench-repository bench-cold-start bench-idle bench-verdicts bench-fleet bench-rollback bench-disruption
 bench-repository: $(VENV)/installed ## config.pbtxt: facts to checked text, per second
 	@$(PY) tests/bench/repository.py
 bench-cold-start: $(VENV)/installed ## apply to first correct prediction
 	@$(PY) tests/bench/cold_start.py
 bench-idle: $(VENV)/installed ## what 50 Ready deployments cost (SECONDS=60 for a short one)
 	@$(PY) tests/bench/idle.py
+bench-verdicts: $(VENV)/installed ## false rollbacks and detection times, simulated; goes on where it stopped (RUNS=1000)
+	@$(PY) tests/bench/verdicts.py --runs $(or $(RUNS),1000)
 bench-fleet: $(VENV)/installed ## what a router pod costs with 200 models, and how fast a weight changes
 	@$(PY) tests/bench/fleet.py
 bench-rollback: $(VENV)/installed ## bad revisions taken back under 200 requests/s, run by run (ARGS="--faults error-20 --runs 2 --history 60")

@@ -20,7 +20,7 @@ from hack.cluster import record  # noqa: E402 - needs the path set above
 from hack.cluster.progress import say, step  # noqa: E402
 from hack.cluster.settings import CHECKOUT, Settings  # noqa: E402
 
-TESTS = ("tests/unit", "tests/cluster", "tests/integration", "tests/e2e")
+TESTS = ("tests/unit", "tests/cluster", "tests/integration", "tests/gitops", "tests/e2e")
 SLOWEST = 15
 
 

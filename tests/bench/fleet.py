@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -101,6 +102,7 @@ async def measure(models: int, seconds: float, changes: int, folder: Path) -> di
         found["ready_s"] = await _fill(pod, pod.api, server, models)
         _say("idle")
         found["idle"] = {**await _cost_of(pod, seconds), **_memory(pod), **await _scrapes(pod)}
+        found["idle"]["envoy_percent_unasked"] = await _unasked(pod, seconds)
         _say(f"{changes} weight changes")
         found["propagation_ms"] = await _propagation(pod, changes)
         _say("5 models with 200 requests/s, one of them watched")
@@ -137,6 +139,16 @@ async def _cost_of(pod: RouterPod, seconds: float) -> dict[str, float]:
     before = Cost.now(pod)
     await asyncio.sleep(seconds)
     return Cost.now(pod).since(before)
+
+
+async def _unasked(pod: RouterPod, seconds: float) -> float:
+    """Envoy's own cost, health checks above all, while the agent is stopped; the rest is what looking costs it."""
+    assert pod.agent is not None
+    pod.agent.send_signal(signal.SIGSTOP)
+    try:
+        return (await _cost_of(pod, seconds))["envoy_percent"]
+    finally:
+        pod.agent.send_signal(signal.SIGCONT)
 
 
 async def _propagation(pod: RouterPod, changes: int) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import pytest
 from examples.demo.faults import Fault
 
-from .cluster import items
+from .cluster import wait_gone
 from .deployments import Deployed, condition
 from .offered import describe, lost
 from .rollouts import LONG_CANARY, QUICK_CANARY, rolled_out, stalled
@@ -142,5 +142,5 @@ def test_back_to_stable_in_the_middle_of_a_rollout(rolled):
     assert not stalled(status)
     rolled.all_to_stable(0, 10)
     rolled.lost_nothing()
-    pods = items(rolled.deployed.cluster, "pods", rolled.deployed.namespace, f"penstock.dev/revision={candidate}")
-    assert all("deletionTimestamp" in pod["metadata"] for pod in pods) or not pods
+    labels = f"penstock.dev/revision={candidate}"
+    wait_gone(rolled.deployed.cluster, "deployments,pods", rolled.deployed.namespace, labels, 90)

@@ -12,6 +12,7 @@ from hack.cluster.controlplane import ControlPlane
 from hack.cluster.settings import cache_dir
 
 from .kubectl import Kubectl
+from .tools import tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def argo() -> Callable[..., Any]:
     """`argocd-lua`: the decoded answer of Argo CD's own code."""
-    program = str(binaries.binary("argocd-lua", cache_dir()))
+    program = tool("argocd-lua")
 
     def ask(verb: str, thing: Path, script: Path) -> Any:
         done = subprocess.run([program, verb, thing, script], capture_output=True, text=True, check=False)
@@ -32,7 +33,7 @@ def argo() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def kstatus() -> Callable[[Any], str]:
     """What Flux and Helm make of an object: Current, InProgress, Failed."""
-    program = str(binaries.binary("kstatus", cache_dir()))
+    program = tool("kstatus")
 
     def judge(manifest: Any) -> str:
         done = subprocess.run([program], input=json.dumps(manifest), capture_output=True, text=True, check=True)

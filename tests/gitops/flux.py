@@ -11,10 +11,10 @@ from uuid import uuid4
 
 from hack.cluster import binaries, process
 from hack.cluster.host import free_ports
-from hack.cluster.settings import cache_dir
 
 from .githttp import Repository, serving
 from .kubectl import Kubectl, eventually
+from .tools import tool
 
 __all__ = ["Flux", "Synced", "flux"]
 
@@ -75,7 +75,7 @@ def _commands(folder: Path) -> Mapping[str, tuple[str, ...]]:
 def _start(name: str, options: tuple[str, ...], namespace: str, kubectl: Kubectl, folder: Path) -> process.Process:
     (folder / "storage").mkdir(exist_ok=True)
     environment = (f"KUBECONFIG={kubectl.kubeconfig}", f"RUNTIME_NAMESPACE={namespace}")
-    program = str(binaries.binary(name, cache_dir()))
+    program = tool(name)
     command = ("setpriv", "--pdeathsig", "KILL", "env", *environment, program, *options)
     return process.start(name, command, folder / f"{name}.log")
 

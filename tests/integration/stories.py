@@ -166,7 +166,7 @@ class Telling:
                 status.get("phase") == phase
                 and status.get("observedGeneration") == found["metadata"]["generation"]
                 and status.get("stable", {}).get("uri") == uri
-                and await self._count("Deployment") == await self._count("Pod") == 1
+                and await self.count("Deployment") == await self.count("Pod") == 1
             )
 
         await self.until(condition, f"{phase} with {uri}")
@@ -180,7 +180,8 @@ class Telling:
 
         await self.until(condition, "all objects gone")
 
-    async def _count(self, kind: str) -> int:
+    async def count(self, kind: str) -> int:
+        """Objects of serving pods."""
         labels = ",".join(f"{key}={value}" for key, value in (MANAGED_BY | {COMPONENT_LABEL: "server"}).items())
         return len((await self.client.list(kind, self.namespace, labels=labels)).items)
 

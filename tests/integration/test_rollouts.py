@@ -29,7 +29,7 @@ SPLIT, SERVICE, ROUTER = "TrafficSplit", "Service", "Router"
 
 
 async def settled(told: Telling, phase: str, uri: str) -> None:
-    """Until the phase is this one, `uri` serves alone, and nothing is written any more."""
+    """Until the phase is this one, `uri` serves alone, nothing drains, and nothing is written any more."""
 
     async def condition() -> bool:
         status = await told.status()
@@ -38,6 +38,7 @@ async def settled(told: Telling, phase: str, uri: str) -> None:
             and status.get("phase") == phase
             and status.get("stable", {}).get("uri") == uri
             and "candidate" not in status
+            and len(await weights(told)) == await told.count("Deployment") == await told.count("Pod") == 1
         )
 
     await told.until(condition, f"{phase} with {uri}", 60)

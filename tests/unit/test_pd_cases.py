@@ -1,6 +1,8 @@
 """The acceptance cases PD-01 to PD-28 (progressive-delivery.md), one test or more for each, in the made-up cluster."""
 
 import copy
+import json
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -35,7 +37,9 @@ def at_step(world: World, step: int, uri: str = V2) -> str:
     """Run until the candidate of `uri` is at a step, in force; its name."""
     if world.deployment["spec"]["model"]["uri"] != uri:
         world.point_to(uri)
-    world.run_until(lambda w: w.candidate().get("uri") == uri and w.candidate().get("step") == step and in_force(w))
+    world.run_until(
+        lambda w: w.candidate().get("uri") == uri[:512] and w.candidate().get("step") == step and in_force(w)
+    )
     name: str = world.candidate()["revision"]
     return name
 
@@ -233,11 +237,19 @@ def test_pd_08_a_restart_neither_shortens_nor_repeats_a_step(seconds):
     assert world.weights() == undisturbed.weights()
 
 
-def test_pd_08_killed_after_any_write_the_end_is_the_same():
+@pytest.mark.parametrize("ending", ["Promoted", "RolledBack"])
+def test_pd_08_killed_after_any_write_the_end_is_the_same(ending):
     """PD-08: killed after the n-th write, for every n: the same end, no weight raised twice, no step shortened."""
-    undisturbed = rollout_killed_after(None)
+    steps = QUICK if ending == "Promoted" else {"canary": {"steps": [{"weight": 10, "hold": "20s"}]}}
+    start = Watched(manifest(V1, rollout=steps, traffic={"timeout": "1s"}), rate=2000)
+    start.settle()
+    start.errors[V2] = 0.0 if ending == "Promoted" else 0.5
+    start.point_to(V2)
+    start.writes = 0
+    undisturbed = rollout_killed_after(start, None)
+    assert undisturbed.outcomes()[-1] == ending
     for fuse in range(undisturbed.writes + 1):
-        world = rollout_killed_after(fuse)
+        world = rollout_killed_after(start, fuse)
         assert world.outcomes() == undisturbed.outcomes(), fuse
         assert world.raised == undisturbed.raised, fuse
         assert world.objects.keys() == undisturbed.objects.keys(), fuse
@@ -245,10 +257,33 @@ def test_pd_08_killed_after_any_write_the_end_is_the_same():
         assert world.lost == 0
 
 
+@pytest.mark.parametrize("found", ["lowered", "gone", "unreadable"])
+def test_pd_08_an_operator_that_knows_nothing_yet_raises_nothing(found):
+    """PD-08: killed between taking back and saying so, it must not give again before it has read the counters."""
+    world = serving_world()
+    old = stable(world)
+    at_step(world, 1)
+    if found == "lowered":
+        for item in world.split()["revisions"]:
+            item["weight"] = 1000 if item["name"] == old else 0
+    elif found == "unreadable":
+        world.split()["port"] = 1
+    else:
+        del world.objects[ObjectKey("TrafficSplit", "vision", "digits")]
+    world.watching = ""
+    world.reconcile()
+    assert world.weights() == {old: 1000}
+    assert world.watching == "fast"
+    world.settle()
+    assert world.status["stable"]["uri"] == V2
+    assert world.lost == 0
+
+
+@dataclass
 class Watched(World):
     """Remembers the weights that the split has had."""
 
-    raised: list[dict[str, int]]
+    raised: list[dict[str, int]] = field(default_factory=list)
 
     def reconcile(self) -> Any:
         try:
@@ -259,13 +294,10 @@ class Watched(World):
                 self.raised.append(weights)
 
 
-def rollout_killed_after(fuse: int | None) -> Watched:
-    world = Watched(manifest(V1, rollout=QUICK, traffic={"timeout": "1s"}), rate=2000)
-    world.raised = []
-    world.settle()
-    world.point_to(V2)
-    world.writes, world.fuse = 0, fuse
-    for _ in range(32):
+def rollout_killed_after(start: Watched, fuse: int | None) -> Watched:
+    world = copy.deepcopy(start)
+    world.fuse = fuse
+    for _ in range(30):
         try:
             world.reconcile()
         except Crash:
@@ -363,14 +395,15 @@ def test_pd_14_a_candidate_that_nobody_asks_anything(policy, ends):
 
 
 def test_pd_16_what_breaks_both_takes_nobody_back():
-    """PD-16: a shared dependency is down: the candidate is innocent, and goes on when it is up again."""
+    """PD-16: a shared dependency is down: the candidate is innocent, whatever the absolute rates are."""
     world = serving_world(rate=200)
     new = at_step(world, 1)
     world.outage = 0.3
     world.run(60)
-    assert world.candidate()["revision"] == new
-    assert world.status["candidate"]["verdict"] == "Inconclusive"
-    assert world.outcomes() == ["Promoted"]
+    assert "RolledBack" not in world.outcomes()
+    world.outage = 0.0
+    world.settle()
+    assert stable(world) == new
 
 
 def test_pd_17_a_good_candidate_goes_forward_past_a_bad_stable():
@@ -577,7 +610,7 @@ def test_lost_supervision_goes_back_to_where_it_was():
     world.reconcile()
     assert world.split()["generation"] == generation + 1
     assert world.candidate()["stage"] == "Warming"
-    assert world.events[-1][0] == "SupervisionLost"
+    assert "SupervisionLost" in [reason for reason, _ in world.events]
     world.settle()
     assert stable(world) == new
     assert world.lost == 0
@@ -805,7 +838,6 @@ def test_leaving_a_router_outlives_the_connections_that_clients_keep(elsewhere):
         world.edit(traffic={})
     else:
         assert world.status["phase"] == "Available"
-        assert "attestedGeneration" not in world.status
         assert world.condition("TrafficSynced") is None
     assert world.lost == 0
 
@@ -845,3 +877,53 @@ def test_the_deadline_pauses_with_an_outlook_and_never_takes_back():
     world.rate = 2000
     world.settle()
     assert stable(world) == new
+
+
+def test_under_an_autoscaler_a_candidate_grows_with_its_share():
+    world = serving_world(autoscaling={"min": 1, "max": 10, "target": {"cpuPercent": 70}})
+    old = ObjectKey("Deployment", "vision", stable(world))
+    world.objects[old]["spec"]["replicas"] = 5
+    world.step()
+    new = ObjectKey("Deployment", "vision", at_step(world, 1))
+    assert world.objects[new]["spec"]["replicas"] == 1
+    at_step(world, 2)
+    assert world.objects[new]["spec"]["replicas"] == 3
+    world.settle()
+    assert world.objects[new]["spec"]["replicas"] == 5
+    assert world.objects[ObjectKey("HorizontalPodAutoscaler", "vision", "digits")]["spec"]["minReplicas"] == 1
+    assert world.lost == 0
+
+
+def test_a_full_status_stays_below_16_kib():
+    long = "oci://models.example/" + "a" * 2000
+    steps = [{"weight": f"{n}.{n % 10}", "hold": "10m"} for n in range(1, 21)]
+    world = serving_world(rollout={"canary": {"steps": steps}})
+    for number in range(10):
+        world.broken[f"{long}{number}"] = "x" * 3000
+        world.point_to(f"{long}{number}")
+        world.run(3)
+    last = facts("last", warnings=("w" * 300,) * 8)
+    world.reports[long] = PreparationReport(facts=last)
+    world.errors[V1] = 0.004
+    world.outage = 0.002
+    at_step(world, 1, long)
+    world.run(30)
+    status = world.deployment["status"]
+    sums = status["candidate"]["analysis"]["sums"]
+    status["candidate"]["analysis"]["sums"] = ""
+    assert len(sums) <= 6144
+    longest = {"message": "m" * 768}
+    conditions = [{**condition, **longest} for condition in status["conditions"][:2]] + status["conditions"][2:]
+    full = {**status, **longest, "conditions": conditions}
+    assert len(status["history"]) == 10
+    assert len(json.dumps(full)) + 6144 < 16 * 1024
+
+
+def test_the_users_limit_of_records_counts():
+    world = serving_world(traffic={**DIRECT, "timeout": "1s"}, rollout={"revisionHistoryLimit": 1})
+    for number in range(5):
+        world.point_to(f"oci://models.example/digits:n{number}")
+        world.settle()
+        world.now += timedelta(minutes=2)
+        world.settle()
+    assert len(world.names("ControllerRevision")) == 2

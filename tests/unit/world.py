@@ -313,7 +313,11 @@ class World:
         return RevisionCounts(requests, errors=failing, latency=(0, requests - slow, 0, 0, 0, slow))
 
     def _draw(self, requests: int, share: float) -> int:
-        return sum(self.random.random() < share for _ in range(requests)) if share else 0
+        """Binomial, by its normal form where many are drawn."""
+        if not share or requests < 50:
+            return sum(self.random.random() < share for _ in range(requests)) if share else 0
+        drawn = self.random.gauss(requests * share, (requests * share * (1 - share)) ** 0.5)
+        return min(requests, max(0, round(drawn)))
 
     def idle(self) -> bool:
         """Whether nobody asked for pods."""
@@ -364,7 +368,7 @@ class World:
             before = self.writes
             self.reconcile()
             quiet = quiet + 1 if self.writes == before and not self.watching else 0
-            if quiet >= 3:
+            if quiet >= 2:
                 return
             self.step()
         raise AssertionError(f"still writing after {passes} passes: {self.log[-10:]}")

@@ -8,7 +8,7 @@ its writes is finished by the next one.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from penstock.api.status import ModelDeploymentStatus
@@ -24,6 +24,10 @@ from .statuses import announce, describe
 from .target import Target, find_target
 
 __all__ = ["Event", "HandOver", "Join", "Leave", "Plan", "Write", "plan"]
+
+
+_PATIENCE = timedelta(seconds=30)
+"""Routers that have not followed for longer are asked once a second."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +125,9 @@ def plan(observed: Observed, now: datetime) -> Plan:
         ),
         raises=raises,
         deletes=tuple(dict.fromkeys(deletes)),
-        events=tuple(Event(*item) for item in announce(deployment, status)),
+        events=tuple(Event(*item) for item in announce(deployment, status, lost=_has_lost(standing))),
         wake=min((moment for moment in wakes if moment), default=None),
-        observe=_attention(observed, status, standing, rendering),
+        observe=_attention(observed, status, standing, rendering, now),
         needs_credentials=bool(jobs or rendering.serving),
     )
 
@@ -136,16 +140,24 @@ def _split_writes(change: SplitChange | None) -> tuple[tuple[Write, ...], tuple[
     return ((write,), ()) if change.lowers else ((), (write,))
 
 
+def _has_lost(standing: Standing) -> bool:
+    return standing.decision is not None and standing.decision.lost
+
+
 def _attention(
-    observed: Observed, status: ModelDeploymentStatus, standing: Standing, rendering: Rendering
+    observed: Observed, status: ModelDeploymentStatus, standing: Standing, rendering: Rendering, now: datetime
 ) -> Literal["", "slow", "fast"]:
-    """Closely while the routers have not followed, as long as they answer; else as the rollout needs it."""
+    """Closely while the routers have not followed, as long as that can be a matter of moments."""
     asked = standing.decision.observe if standing.decision and standing.candidate else ""
-    if rendering.generation == (status.attested_generation or 0) and not rendering.adopting:
-        return asked
-    fleet = observed.fleet
-    lively = fleet is None or (bool(fleet.pods) and all(pod.answered for pod in fleet.pods))
-    return "fast" if rendering.generation and lively else "slow" if rendering.generation else asked
+    synced = next((c for c in observed.deployment.status.conditions or () if c.type == "TrafficSynced"), None)
+    late = synced is not None and synced.status == "False" and _age(synced.last_transition_time, now) > _PATIENCE
+    if rendering.generation in (0, status.attested_generation) and not rendering.adopting:
+        return "slow" if asked and late else asked
+    return ("slow" if late else "fast") if rendering.generation else asked
+
+
+def _age(moment: str, now: datetime) -> timedelta:
+    return now - datetime.fromisoformat(moment)
 
 
 def _restoring(observed: Observed, standing: Standing) -> tuple[Preparing, ...]:

@@ -23,6 +23,8 @@ from .server import Failure
 __all__ = ["Preparing", "begin_with", "prepare", "restore", "superseded_jobs"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=10)
+_WARNINGS = 4
+"""In status; the record has all of them."""
 _PATIENCE_FOR_PODS = timedelta(seconds=10)
 
 
@@ -92,7 +94,7 @@ def _succeeded(status: PreparationStatus, facts: ModelFacts) -> Preparing:
         digest=facts.digest,
         size_bytes=facts.artifact.size_bytes,
         format=facts.format,
-        warnings=facts.warnings[:8] or None,
+        warnings=facts.warnings[:_WARNINGS] or None,
     )
     return Preparing(told, facts, Reason.PREPARED, f"{facts.format} {facts.digest}")
 

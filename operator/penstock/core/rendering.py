@@ -9,11 +9,11 @@ from penstock.api.rollout import RolloutSpec
 from penstock.api.router import SPLIT_KIND, TrafficSplitSpec
 
 from .modelrepo import ServerSettings, render_repository, server_flags
-from .names import MANAGED_BY, ObjectKey, key_of
+from .names import MANAGED_BY, ROUTER_LABEL, ObjectKey, key_of
 from .observed import Observed
 from .revision import RevisionRecord
 from .rollout import Route
-from .router import Target, client_service, preview_service, to_router
+from .router import client_service, preview_service
 from .routing import DEFAULT_ROUTER, changed_split, leaving_time, make_split, request_timeout, service_target
 from .scaling import horizontal_autoscaler
 from .server import Serving, config_map, deployment, disruption_budget, headless_service
@@ -120,14 +120,10 @@ def render(observed: Observed, standing: Standing, now: datetime) -> Rendering:
         leave=_left(observed, standing, gone=gone),
         generation=wanted.generation if wanted else 0,
         leaving_since=since,
-        adopting=traffic.wanted is not None and dict(target.selector) != dict(_through(observed, standing).selector),
+        adopting=not traffic.is_leaving and traffic.wanted is not None and ROUTER_LABEL not in target.selector,
         missing_router=None if _router_exists(observed, traffic.wanted) else traffic.wanted,
         wake=since + leaving_time(owner) if since and not gone else None,
     )
-
-
-def _through(observed: Observed, standing: Standing) -> Target:
-    return to_router(standing.traffic.wanted or "", observed.port)
 
 
 def _has_preview(rollout: RolloutSpec | None) -> bool:

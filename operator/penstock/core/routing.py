@@ -179,16 +179,19 @@ def service_target(observed: Observed, traffic: Traffic, serving: str | None) ->
 
 
 def _may_go_through(observed: Observed, traffic: Traffic, serving: str | None) -> bool:
+    if serving is None:
+        return True
     if traffic.is_leaving:
-        return serving is None
-    if serving is None or traffic.through == traffic.wanted:
+        return False
+    if traffic.through == traffic.wanted:
         return True
     fleet, route = observed.fleet, traffic.route
-    if route is None or fleet is None:
-        known = observed.deployment.status.stable is not None
-        return not traffic.selected and not (known and not traffic.attested)
-    serves = (observed.get("Deployment", serving) or {}).get("status", {}).get("readyReplicas", 0)
-    return fleet.attests(traffic.generation) and fleet.warm(serving) >= min(1, serves) and serving in route.taken
+    if route is None:
+        return not traffic.selected and observed.deployment.status.stable is None
+    if fleet is None:
+        return traffic.settled and not traffic.selected
+    ready = (observed.get("Deployment", serving) or {}).get("status", {}).get("readyReplicas", 0)
+    return fleet.attests(traffic.generation) and fleet.warm(serving) >= min(1, ready) and serving in route.taken
 
 
 def make_split(

@@ -19,7 +19,7 @@ from .history import Ending, find_endings, remember
 from .observed import Observed
 from .revision import RevisionRecord
 from .roles import Roles, cast_roles, full_size, ready_pods
-from .rollout import TRAFFIC, Decision, Outcome, Route, Situation, decide, find_course, find_route
+from .rollout import TRAFFIC, Decision, Outcome, Position, Route, Situation, decide, find_course, find_route
 from .routing import Traffic, look_at_traffic, renewal_due, whole_route
 from .server import Failure, serving_failure
 from .target import Target
@@ -258,4 +258,8 @@ def _route(scene: _Scene, candidate: RevisionRecord | None, decision: Decision |
     serving = scene.roles.serving
     if candidate is None or decision is None or scene.traffic.is_leaving or scene.traffic.wanted is None:
         return whole_route(serving)
+    live = scene.traffic.route
+    if decision.held:
+        sound = live is not None and live.is_between(serving, candidate.name)
+        return live if live and sound else find_route(serving, candidate.name, Position("Warming"), decision.course)
     return find_route(serving, candidate.name, decision.position, decision.course)

@@ -27,6 +27,8 @@ from .target import Target
 
 __all__ = ["announce", "describe", "describe_invalid"]
 
+_URI = 512
+"""Characters of a URI in status; the record has all of it."""
 Announcement = tuple[Literal["Normal", "Warning"], str, str]
 Phase = Literal["Pending", "Preparing", "Progressing", "Paused", "Available", "RolledBack", "Failed"]
 
@@ -62,7 +64,7 @@ def describe(
         observed_retry_token=standing.retry_token,
         failed_revision=standing.failed,
         preparation=_preparation(preparing, target),
-        attested_generation=attested[0] if attested else before.attested_generation if rendering.generation else None,
+        attested_generation=attested[0] if attested else before.attested_generation,
         leaving_since=timestamp(rendering.leaving_since) if rendering.leaving_since else None,
         history=standing.history or None,
         conditions=conditions(
@@ -176,7 +178,8 @@ def describe_invalid(
 def _revision(observed: Observed, record: RevisionRecord | None, since: str | None) -> RevisionStatus | None:
     if record is None:
         return None
-    told = RevisionStatus(revision=record.name, uri=record.model.uri, digest=record.facts.digest, since=since)
+    uri = record.model.uri[:_URI]
+    told = RevisionStatus(revision=record.name, uri=uri, digest=record.facts.digest, since=since)
     return _counted(observed, told)
 
 
@@ -301,13 +304,20 @@ def _phase(verdict: Verdict, preparing: Preparing, standing: Standing, *, availa
     return "Available" if available else "Pending"
 
 
-def announce(deployment: ModelDeployment, status: ModelDeploymentStatus) -> Iterable[Announcement]:
-    """(type, reason, message) of what has changed between the status before and this one."""
+def announce(
+    deployment: ModelDeployment, status: ModelDeploymentStatus, *, lost: bool = False
+) -> Iterable[Announcement]:
+    """(type, reason, message) of what has changed between the status before and this one.
+
+    `lost` tells that a candidate went back because supervision was lost, which status shows as its new place alone.
+    """
     before = deployment.status
     promoted = status.stable and (before.stable is None or before.stable.revision != status.stable.revision)
     if promoted and status.stable:
         yield "Normal", Reason.REVISION_PROMOTED.value, f"{status.stable.revision} ({status.stable.digest}) is live"
     yield from _announce_steps(before.candidate, status.candidate, status.message or "")
+    if lost:
+        yield "Warning", Reason.SUPERVISION_LOST.value, status.message or ""
     reason, state = _standing_of(status)
     if (reason, state) == _standing_of(before) or state == "Done":
         return
@@ -323,8 +333,6 @@ def _announce_steps(
         return
     if after.stage in TRAFFIC:
         yield "Normal", Reason.STEP_STARTED.value, message
-    elif before.stage in TRAFFIC:
-        yield "Warning", Reason.SUPERVISION_LOST.value, message
 
 
 def _standing_of(status: ModelDeploymentStatus) -> tuple[str, str]:

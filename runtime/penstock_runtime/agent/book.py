@@ -33,6 +33,7 @@ class Book:
         self._uids: dict[str, str] = {}
         self._timers: dict[str, Timer] = {}
         self._pieces: dict[str, Piece] = {}
+        self._endpoints: dict[str, tuple[Endpoint, ...]] | None = None
         self.splits: dict[str, Split] = {}
         self.refused: dict[str, str] = {}
         self.changed = asyncio.Event()
@@ -94,6 +95,7 @@ class Book:
         if piece is not None:
             self._pieces[name] = Piece.of(piece)
         if self._pieces.get(name) != before:
+            self._endpoints = None
             self.changed.set()
 
     def replace_slices(self, pieces: Iterable[Object]) -> None:
@@ -109,12 +111,15 @@ class Book:
         """Whether everything was read from the API server once."""
         return self.splits_listed and self.slices_listed
 
-    def endpoints(self) -> dict[str, tuple[Endpoint, ...]]:
+    def endpoints(self) -> Mapping[str, tuple[Endpoint, ...]]:
         """Servers by revision."""
+        if self._endpoints is not None:
+            return self._endpoints
         pieces: dict[str, list[Piece]] = {}
         for piece in self._pieces.values():
             pieces.setdefault(piece.revision, []).append(piece)
-        return {revision: merged(found) for revision, found in pieces.items()}
+        self._endpoints = {revision: merged(found) for revision, found in pieces.items()}
+        return self._endpoints
 
     def route(self, uid: str) -> Route:
         """What is to be in force: the split's own wish, or stable alone once its supervision was lost."""

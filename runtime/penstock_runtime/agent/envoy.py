@@ -28,7 +28,7 @@ class Envoy:
     async def was_refused(self, document: str) -> bool:
         """Whether Envoy has refused a document, or a part of it, since this was asked last."""
         count = 0
-        for line in (await self._page(f"/stats?filter={_REFUSALS[document]}")).decode().splitlines():
+        for line in (await self._page(f"/stats?type=Counters&filter={_REFUSALS[document]}")).decode().splitlines():
             count += int(line.rpartition(" ")[2])
         before = self._refusals.get(document, count)
         self._refusals[document] = count
@@ -36,7 +36,7 @@ class Envoy:
 
     async def clusters_version(self) -> int:
         """The version of the clusters' document that was taken last without any refusal; 0 for none."""
-        line = (await self._page(r"/stats?filter=^cluster_manager\.cds\.version_text$")).decode()
+        line = (await self._page(r"/stats?type=TextReadouts&filter=^cluster_manager\.cds\.version_text$")).decode()
         return int(line.rpartition(" ")[2].strip().strip('"') or 0)
 
     async def clusters(self, state: str) -> frozenset[str]:
@@ -55,14 +55,14 @@ class Envoy:
         prefixes = "|".join(sorted({re.escape(name.rpartition("/")[0]) for name in wanted}))
         pattern = f"^cluster\\.({prefixes})/http\\.membership_healthy$" if len(prefixes) < _LONGEST else _ANY_HEALTHY
         found = {}
-        for line in (await self._page(f"/stats?filter={pattern}")).decode().splitlines():
+        for line in (await self._page(f"/stats?type=Gauges&filter={pattern}")).decode().splitlines():
             name, _, value = line.partition(": ")
             found[name.removeprefix("cluster.").removesuffix(".membership_healthy")] = int(value)
         return {name: count for name, count in found.items() if name in wanted}
 
     async def active_requests(self) -> int:
         """Requests of clients that are not answered yet."""
-        line = (await self._page(r"/stats?filter=^http\.model\.downstream_rq_active$")).decode()
+        line = (await self._page(r"/stats?type=Gauges&filter=^http\.model\.downstream_rq_active$")).decode()
         return int(line.rpartition(" ")[2] or 0)
 
     async def start_drain(self) -> None:

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from .render.document import compact
+
 __all__ = ["Document", "replace_file"]
 
 Frame = Callable[[int, Iterable[str]], str]
@@ -18,7 +20,7 @@ def replace_file(path: Path, content: str) -> None:
 
 
 class Document:
-    """One file that Envoy watches: parts by name in a frame that carries a version.
+    """One file that Envoy watches: parts by name, each compact JSON, in a frame that carries a version.
 
     What stands in it is remembered in `memory`, from where a new process of the agent takes it up; the version grows
     with every write.
@@ -35,8 +37,9 @@ class Document:
         self._memory.parent.mkdir(parents=True, exist_ok=True)
         try:
             found = json.loads(self._memory.read_text())
-            self.version, self.parts = int(found["version"]), dict(found["parts"])
-        except (OSError, ValueError, KeyError, TypeError):
+            parts = {name: compact(part) for name, part in found["parts"].items()}
+            self.version, self.parts = int(found["version"]), parts
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self.write({})
             return False
         if not self._target.exists():
@@ -48,5 +51,6 @@ class Document:
         self.version += 1
         self.parts = dict(parts)
         replace_file(self._target, self._frame(self.version, self.parts.values()))
-        replace_file(self._memory, json.dumps({"version": self.version, "parts": self.parts}))
+        remembered = ",".join(f"{json.dumps(name)}:{text}" for name, text in self.parts.items())
+        replace_file(self._memory, f'{{"version":{self.version},"parts":{{{remembered}}}}}')
         return self.version

@@ -12,8 +12,8 @@ from .book import Book
 from .clocks import Clocks
 from .envoy import Envoy
 from .files import Document
-from .render.document import compact, routes_document
-from .render.routes import NOTE, Route, route_clusters, virtual_host
+from .render.document import NOTE, compact, routes_document
+from .render.routes import Route, route_clusters, virtual_host
 from .settings import Settings
 from .state import WHOLE, RouteState, cluster_name
 

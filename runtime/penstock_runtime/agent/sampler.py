@@ -113,7 +113,8 @@ class Counters:
                 meter = self._meters[cluster] = Meter(shadow=shadow)
             if counts := meter.advance(reading):
                 clusters = found.setdefault(model, {})
-                clusters[revision, shadow] = clusters.get((revision, shadow), Counts()) + counts
+                before = clusters.get((revision, shadow))
+                clusters[revision, shadow] = before + counts if before else counts
             if meter.busy:
                 busy.add(model)
         left = {model: count - 1 for model, count in self._fresh.items() if count > 1}

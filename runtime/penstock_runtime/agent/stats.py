@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from operator import attrgetter, lt, sub
 from urllib.parse import quote
 
 __all__ = ["BOUNDS", "LOOK", "SHADOW_GRPC_FILTERS", "Counts", "Meter", "Reading", "cluster_of", "parse", "read_path"]
@@ -111,12 +112,10 @@ class Reading:
 
     def follows(self, earlier: "Reading") -> bool:
         """Whether both can be of one life of the cluster: no counter has become smaller."""
-        return all(getattr(self, name) >= getattr(earlier, name) for name in _MONOTONE) and all(
-            new >= old for new, old in zip(self.buckets, earlier.buckets, strict=True)
-        )
+        return not any(map(lt, _monotone(self), _monotone(earlier))) and not any(map(lt, self.buckets, earlier.buckets))
 
 
-_MONOTONE = tuple(item.name for item in fields(Reading) if item.name not in ("active", "buckets"))
+_monotone = attrgetter(*(item.name for item in fields(Reading) if item.name not in ("active", "buckets")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +149,15 @@ def cluster_of(line: bytes) -> str:
 
 def parse(text: bytes) -> dict[str, Reading]:
     """Envoy's text to readings by name of cluster; raises ValueError when it is not what `read_path` asks for."""
-    found: dict[str, Reading] = {}
+    found: dict[bytes, Reading] = {}
     for line in text.split(b"\n"):
         if not line:
             continue
         key, _, value = line.partition(b": ")
         _, cluster, name = key.split(b".", 2)
-        reading = found.get(label := cluster.decode())
+        reading = found.get(cluster)
         if reading is None:
-            reading = found[label] = Reading()
+            reading = found[cluster] = Reading()
         attribute = _FIELDS.get(name)
         if attribute is not None:
             setattr(reading, attribute, int(value))
@@ -166,7 +165,7 @@ def parse(text: bytes) -> dict[str, Reading]:
             reading.buckets = _buckets(value)
         elif name.startswith(b"grpc."):
             _add_status(reading, name.rpartition(b".")[2], value)
-    return found
+    return {cluster.decode(): reading for cluster, reading in found.items()}
 
 
 def _buckets(value: bytes) -> tuple[int, ...]:
@@ -218,7 +217,7 @@ class Meter:
             self._begin()
         self._last = reading
         told = list(map(max, self._told, self._totals(reading)))
-        requests, errors, client_errors, aborted, *latency = map(int.__sub__, told, self._told)
+        requests, errors, client_errors, aborted, *latency = map(sub, told, self._told)
         self._told = told
         return Counts(requests, errors, client_errors, aborted, tuple(latency))
 
@@ -253,8 +252,9 @@ class Meter:
     def _take_slow(self, reading: Reading, ended: int, refused: int) -> int:
         """Requests that are in no bucket.
 
-        Those known to leave none are told at once, or by the next reading where it could be tried again. Any other is told when the histogram has had time to show it and
-        does not: until then it may be a quick answer that Envoy has not counted yet.
+        Those known to leave none are told at once, or by the next reading where another try may follow. Any other is
+        told when the histogram has had time to show it and does not: until then it may be a quick answer that Envoy has
+        not counted yet.
         """
         unsent, self._unsent = self._unsent, reading.unsent - refused
         known = reading.timed_out + self._aborted + max(0, min(unsent, self._unsent))

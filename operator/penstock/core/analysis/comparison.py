@@ -30,16 +30,17 @@ SOLID_BLOCK = 8
 
 
 _NOTHING = (0, 0)
+Wealth = tuple[float, float, float]
+"""Of the three bets."""
 
 
 class Design(NamedTuple):
     """The bets of a comparison: that the candidate fails `tolerance` times a multiple as often as stable."""
 
     tolerance: float
-    ratios: tuple[float, ...]
-    gains: tuple[float, ...]
-    """Logarithms of the multiples."""
-    weights: tuple[float, ...]
+    bets: tuple[tuple[float, float], ...]
+    """The ratio bet on, and the logarithm of its multiple."""
+    weights: Wealth
     solid: float
     """Weight of the bet on a candidate that always fails; with the others' weights it makes 1."""
     cap: float
@@ -54,8 +55,8 @@ class Comparison(NamedTuple):
     one. `failed` are failures of candidate and stable in the open block of the solid bet.
     """
 
-    early: tuple[float, ...]
-    late: tuple[float, ...]
+    early: Wealth
+    late: Wealth
     restarts: int = 0
     last: int = 0
     stained: bool = True
@@ -72,13 +73,12 @@ def design_of(tolerance: float, budget: float, *, cap: float, solid: bool = True
     `cap` is the part of what a verdict needs that one second may contribute at most: a lower gain keeps a test
     supermartingale one, and no single bad moment decides.
     """
-    weights = tuple(weight * (1 - SOLID_WEIGHT * solid) for weight in WEIGHTS)
+    first, second, third = (weight * (1 - SOLID_WEIGHT * solid) for weight in WEIGHTS)
     needed = log(1 / (budget * EARLY * min(WEIGHTS)))
     return Design(
         tolerance,
-        tuple(tolerance * multiple for multiple in MULTIPLES),
-        tuple(map(log, MULTIPLES)),
-        weights,
+        tuple((tolerance * multiple, log(multiple)) for multiple in MULTIPLES),
+        (first, second, third),
         SOLID_WEIGHT * solid,
         cap * needed,
         exp(cap * needed),
@@ -87,7 +87,7 @@ def design_of(tolerance: float, budget: float, *, cap: float, solid: bool = True
 
 def start_comparison(design: Design) -> Comparison:
     """Before the first count."""
-    return Comparison(design.weights, (0.0,) * len(design.weights), solid_early=design.solid)
+    return Comparison(design.weights, (0.0, 0.0, 0.0), solid_early=design.solid)
 
 
 def compare(
@@ -108,20 +108,20 @@ def compare(
     """
     early, late, restarts, last, stained, solid_early, solid_late, blocks, (own_open, other_open) = process
     if stained and t - last >= RESTART_SECONDS:
-        stake = _stake(restarts)
-        late = tuple([wealth + stake * weight for wealth, weight in zip(late, design.weights, strict=True)])
+        stake, (w1, w2, w3), (l1, l2, l3) = _stake(restarts), design.weights, late
+        late = (l1 + stake * w1, l2 + stake * w2, l3 + stake * w3)
         restarts, last, stained = restarts + 1, t, False
-    both, cap = own + other, design.cap
-    base = log(1 + exposure * (design.tolerance - 1))
-    factors = [
-        exp(min(cap, (own * gain + both * (base - log(1 + exposure * (ratio - 1)))) / phi))
-        for ratio, gain in zip(design.ratios, design.gains, strict=True)
+    both = own + other
+    base = both * log(1 + exposure * (design.tolerance - 1))
+    f1, f2, f3 = [
+        exp(min(design.cap, (own * gain + base - both * log(1 + exposure * (ratio - 1))) / phi))
+        for ratio, gain in design.bets
     ]
-    return Comparison(
-        tuple([min(LARGEST, wealth * factor) for wealth, factor in zip(early, factors, strict=True)]),
-        tuple([min(LARGEST, wealth * factor) for wealth, factor in zip(late, factors, strict=True)]),
-        restarts, last, stained or other > 0, solid_early, solid_late, blocks, (own_open + own, other_open + other),
-    )  # fmt: skip
+    (e1, e2, e3), (l1, l2, l3) = early, late
+    early = (min(LARGEST, e1 * f1), min(LARGEST, e2 * f2), min(LARGEST, e3 * f3))
+    late = (min(LARGEST, l1 * f1), min(LARGEST, l2 * f2), min(LARGEST, l3 * f3))
+    failed = (own_open + own, other_open + other)
+    return Comparison(early, late, restarts, last, stained or other > 0, solid_early, solid_late, blocks, failed)
 
 
 def close_block(process: Comparison, design: Design, own: int, other: int, phi: float) -> Comparison:

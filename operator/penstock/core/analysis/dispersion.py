@@ -17,8 +17,8 @@ SCALES = (1, 5, 15, 60)
 WARM_SECONDS = 900
 """Seconds of history after which stable's own variation is believed alone."""
 
-_WARM_WEIGHT, _COLD_WEIGHT = 3.0, 30.0
-"""Pseudo-errors that the prior weighs, with and without history."""
+_WARM_WEIGHT, _COLD_WEIGHT, _COLD_BLOCKS = 3.0, 27.0, 3.0
+"""Pseudo-errors that the prior weighs; without history so many more, and as many as are expected in three blocks."""
 _WARM_VALUE, _COLD_VALUE = 1.0, 8.0
 """The dispersion that the prior assumes: independent errors, or bursts of the size a retry storm has."""
 
@@ -107,7 +107,8 @@ def dispersion(spread: Spread, traffic: Traffic, *, wary: bool = True) -> float:
 
     F_s = (sum (x - n p)^2 + k f0) / (sum n p (1 - p) + k) over the finished blocks of s seconds: a ratio of sums,
     because a mean of ratios is inflated by blocks with few requests. p is stable's rate so far. The prior (k, f0) goes
-    from (30, 8) without history to (3, 1) with 15 minutes of it, and is (3, 1) for who is not `wary`. An F no larger
+    from (30 and three blocks' failures, 8) without history to (3, 1) with 15 minutes of it, and is (3, 1) for who is
+    not `wary`. An F no larger
     than two standard deviations above 1 for independent failures (variance 2 / blocks + 1 / expected failures) is
     chance and counts as 1; without that, the largest of four noisy numbers would slow every verdict by a tenth. The
     value is at least 1 and comes from stable's past alone, so that a log-likelihood divided by it keeps an e-process
@@ -116,14 +117,14 @@ def dispersion(spread: Spread, traffic: Traffic, *, wary: bool = True) -> float:
     total, seconds = traffic.total, max(traffic.seconds, 1)
     p = (spread.total + 0.2) / (total + 50)
     cold = 1 - min(seconds, WARM_SECONDS) / WARM_SECONDS if wary else 0.0
-    weight = _WARM_WEIGHT + cold * (_COLD_WEIGHT - _WARM_WEIGHT)
-    prior = weight * (_WARM_VALUE + cold * (_COLD_VALUE - _WARM_VALUE))
+    value = _WARM_VALUE + cold * (_COLD_VALUE - _WARM_VALUE)
     variance = p * (1 - p)
     largest = 1.0
     rows = zip(SCALES, (0, *traffic.open), traffic.squares, spread.squares, spread.products, strict=True)
     for scale, unfinished, nn, xx, xn in rows:
         expected = (total - unfinished) * variance
-        excess = xx - 2 * p * xn + p * p * nn + prior - expected - weight
+        weight = _WARM_WEIGHT + cold * (_COLD_WEIGHT + _COLD_BLOCKS * total * variance * scale / seconds)
+        excess = xx - 2 * p * xn + p * p * nn + weight * (value - 1) - expected
         if excess > (largest - 1) * (expected + weight) and excess > _CHANCE * sqrt(
             expected * (2 * expected * scale / seconds + 1)
         ):

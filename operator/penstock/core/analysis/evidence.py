@@ -3,7 +3,7 @@
 import json
 from typing import Any, NamedTuple
 
-from .comparison import Comparison
+from .comparison import Comparison, Wealth
 from .counts import Counts
 from .dispersion import Spread, Traffic
 from .share import Level
@@ -50,6 +50,8 @@ class Trial(NamedTuple):
     """Requests of candidate and stable by which latency is judged."""
     well: tuple[int, int] = (0, 0)
     """Requests and errors of the candidate while stable's own error rate was below the maximum."""
+    unwell: int = 0
+    """Seconds in which it was not."""
     below: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Logarithms of the bets on a candidate that fails less than tolerated."""
 
@@ -116,7 +118,7 @@ def _evidence(values: list[Any]) -> Evidence:
 
 
 def _trial(values: list[Any]) -> Trial:
-    weight, shadow, shared, block, seconds, stable, candidate, timed, well, below = values
+    weight, shadow, shared, block, seconds, stable, candidate, timed, well, unwell, below = values
     first, second, third = below
     return Trial(
         weight,
@@ -128,6 +130,7 @@ def _trial(values: list[Any]) -> Trial:
         Counts(*candidate),
         (timed[0], timed[1]),
         (well[0], well[1]),
+        unwell,
         (first, second, third),
     )
 
@@ -154,4 +157,11 @@ def _metric(values: list[Any]) -> Metric:
 def _comparison(values: list[Any]) -> Comparison:
     early, late, restarts, last, stained, solid_early, solid_late, blocks, failed = values
     own, other = failed
-    return Comparison(tuple(early), tuple(late), restarts, last, stained, solid_early, solid_late, blocks, (own, other))
+    return Comparison(
+        _wealth(early), _wealth(late), restarts, last, stained, solid_early, solid_late, blocks, (own, other)
+    )
+
+
+def _wealth(values: list[float]) -> Wealth:
+    first, second, third = values
+    return first, second, third

@@ -21,7 +21,7 @@ GUARD_SHARE = 1 / 20
 BELOW = (1 / 8, 1 / 4, 1 / 2)
 """Multiples of the tolerated ratio that the proof of being below it bets on."""
 
-_BELOW_CAP = 0.2
+_BELOW_CAP = 1.0
 _NONE = (0, 0)
 _PRIOR_REQUESTS = 20
 """Requests that the attested weight counts for in the exposure, beside those really routed."""
@@ -33,8 +33,8 @@ _STABLE_PRIOR = 100
 _CAP = 0.36
 """Of a verdict's evidence, what one second may contribute: two never suffice, it takes a third."""
 _SLOW_CAP = 0.04
-"""The same for latency: a pod that is slow for 20 s, as one is while its caches are cold or its node is busy, is not yet
-a slow revision."""
+"""The same for latency: a pod that is slow for 20 s, while its caches are cold or its node is busy, is not yet a slow
+revision."""
 
 
 class Bets(NamedTuple):
@@ -137,8 +137,8 @@ class _Look(NamedTuple):
     closes: bool
     fresh: bool
     """The weight has just changed."""
-    restart: bool
-    """New bets on the candidate's own share are placed."""
+    tick: bool
+    """Each 5 s the dispersion is measured anew and new bets on the candidate's own share are placed."""
     timed: bool
     """Latency is judged by this second."""
     well: bool
@@ -196,8 +196,8 @@ def _weigh(metric: Metric, history: Traffic, bets: Bets, look: _Look, own: int, 
     spread, ratio, phi, bound, seconds, level, unity = metric
     if look.fresh:
         ratio = drop_block(ratio)
-    changed = own or other or (look.closes and ratio.failed != _NONE)
-    if own or other or not phi:
+    gained = own or (look.closes and ratio.failed[0])
+    if look.tick or not phi:
         phi = dispersion(spread, history)
     if own or other:
         ratio = compare(ratio, bets.ratio, look.exposure, own, other, phi, look.t)
@@ -206,8 +206,8 @@ def _weigh(metric: Metric, history: Traffic, bets: Bets, look: _Look, own: int, 
     if look.closes and bets.ratio.solid:
         ratio = close_block(ratio, bets.ratio, *look.block, phi)
     if level is not None and bets.level is not None and look.requests and (look.well or unity is None):
-        level = advance_level(level, bets.level, look.requests, own, phi, restart=look.restart)
-    if changed:
+        level = advance_level(level, bets.level, look.requests, own, phi, restart=look.tick)
+    if gained:
         bound = strength(ratio, bets.ratio)
         if unity is not None and bets.unity is not None:
             bound = max(bound, strength(unity, bets.unity))
@@ -230,6 +230,7 @@ def _count(trial: Trial, rules: Rules, second: Second, look: _Look, phi: float) 
         _total(trial.candidate, candidate, timed=look.timed),
         timed,
         (trial.well[0] + candidate.requests, trial.well[1] + candidate.errors) if look.well else trial.well,
+        trial.unwell + (not look.well),
         _below(trial.below, rules.tolerance, look.exposure, candidate.errors, stable.errors, phi),
     )
 

@@ -38,6 +38,8 @@ COLLECTING_EVIDENCE = "CollectingEvidence"
 
 _DISTINCT_SECONDS = 3
 _LATENCY_REQUESTS = 50
+_UNWELL_SECONDS = 30
+"""Stable has to be unwell for so long before a candidate may pass for being better than it."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def judge(evidence: Evidence, rules: Rules) -> Judgement:
     well = evidence.trial.well
     proven = proof(*well, rules.max_rate, phi) >= rules.pass_at
     unwell = stable_rate(evidence, rules) >= rules.max_rate
-    if proven or (unwell and _better(evidence) >= rules.pass_at):
+    lasting = unwell and evidence.trial.unwell >= _UNWELL_SECONDS
+    if proven or (lasting and _better(evidence) >= rules.pass_at):
         return Judgement("Pass", ERROR_RATE_PROVEN, _praise(evidence, rules, absolute=proven), metrics, 0)
     if unwell:
         return Judgement(
@@ -159,14 +162,15 @@ def _until_better(evidence: Evidence, rules: Rules) -> int | None:
 
 
 def _culprit(values: _Values) -> str:
-    """The metric that contributes most."""
+    """The metric that contributes most; the absolute guard only where the comparison itself says nothing."""
     parts = {
         ERROR_RATE_WORSE: SHARES[0] * (1 - GUARD_SHARE) * values.ratio,
         ERROR_RATE_ABOVE_MAXIMUM: SHARES[0] * GUARD_SHARE * values.guard,
         CLIENT_ERROR_RATE_WORSE: SHARES[1] * values.client_errors,
         LATENCY_WORSE: SHARES[2] * values.latency,
     }
-    return max(parts, key=lambda reason: parts[reason])
+    found = max(parts, key=lambda reason: parts[reason])
+    return ERROR_RATE_WORSE if found == ERROR_RATE_ABOVE_MAXIMUM and values.ratio >= 1 else found
 
 
 class _Row(NamedTuple):

@@ -15,7 +15,7 @@ from penstock.api.status import CandidateStatus
 from penstock.api.traffic import StickinessSpec
 from penstock.api.units import duration_seconds
 from penstock.core.analysis import Judgement
-from penstock.core.fleet import FleetView
+from penstock.core.fleet import FleetView, RouterPodView
 
 from .commands import Commands, read_commands
 from .course import Course
@@ -81,9 +81,18 @@ class Situation:
         return self.course.strategy == "BlueGreen" and not manual.auto_promote
 
     @property
+    def pods(self) -> tuple[RouterPodView, ...]:
+        """The Ready router pods, as far as they are known."""
+        return self.fleet.pods if self.fleet else ()
+
+    @property
     def watched(self) -> bool:
         """Whether every Ready router pod has answered within the last seconds."""
-        return bool(self.fleet and self.fleet.pods) and all(pod.answered for pod in self.fleet.pods)  # type: ignore[union-attr]
+        return bool(self.pods) and all(pod.answered for pod in self.pods)
+
+    def informed(self, as_of: int) -> bool:
+        """Whether what speaks against the candidate would be known by now, where anything is looked at."""
+        return self.watched if self.course.strategy == "Immediate" else self.counts(as_of)
 
     def in_force(self, asked: Route) -> bool:
         """Whether every Ready router pod attests the split, and the split is what was asked for."""
@@ -98,13 +107,12 @@ class Situation:
     @property
     def lost(self) -> bool:
         """Whether a router pod has sent everything to stable because nobody renewed the present split."""
-        pods = self.fleet.pods if self.fleet and self.supervised else ()
-        return any(pod.expired and pod.generation in (0, self.generation) for pod in pods)
+        return self.supervised and any(pod.expired and pod.generation in (0, self.generation) for pod in self.pods)
 
     @property
     def refuge(self) -> bool:
         """Whether stable can take the requests back, as far as the routers have told."""
-        return self.stable is None or not self.watched or any(p.warm.get(self.stable) for p in self.fleet.pods)  # type: ignore[union-attr]
+        return self.stable is None or not self.watched or any(pod.warm.get(self.stable) for pod in self.pods)
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,8 @@ class Wait:
 
     message: str = ""
     reason: Reason = Reason.ROLLOUT_IN_PROGRESS
+    outlook: bool = False
+    """Evidence is what is missing: say how much."""
 
 
 _BLIND = Wait("no counters from every router pod", Reason.NO_EVIDENCE)
@@ -142,6 +152,8 @@ class Decision:
     outcome: Outcome | None = None
     lost: bool = False
     """Supervision was lost: the routers have gone to stable by themselves."""
+    held: bool = False
+    """The split stays as it is until counters are read."""
     renew: bool = False
     """Supervision may be renewed: all counters are seen, and nothing speaks against the candidate."""
     observe: Literal["", "slow", "fast"] = ""
@@ -190,6 +202,8 @@ def decide(situation: Situation) -> Decision:
         return _decision(look, look.here, outcome=outcome)
     if (situation.lost or situation.displaced) and look.here.stage in TRAFFIC and situation.stable:
         return _decision(look, Position("Warming", look.here.step), lost=situation.lost)
+    if _is_behind(look) and not situation.informed(look.progress.as_of):
+        return _decision(look, look.here, wait=_BLIND, held=True)
     hindrance = _leaving(look)
     if hindrance:
         return _decision(look, look.here, wait=hindrance)
@@ -231,6 +245,17 @@ def _ending(look: _Look) -> Outcome | None:
         sentence = f"no request has reached it within {s.analysis.deadline}, and onNoTraffic is Rollback"
         return Outcome("RolledBack", Reason.NO_TRAFFIC, sentence)
     return None
+
+
+def _is_behind(look: _Look) -> bool:
+    """Whether the split gives the candidate less than status says.
+
+    Somebody has edited it; or the operator died between taking back and saying so, and must not give again before it
+    has seen what it saw then.
+    """
+    s = look.situation
+    given = s.live.share(s.candidate) if s.live else 0
+    return look.here.stage in TRAFFIC and s.stable is not None and given < look.asked.share(s.candidate)
 
 
 def _merit(look: _Look) -> tuple[Reason, str, str | None]:
@@ -289,10 +314,10 @@ def _unattested(look: _Look) -> str:
     s = look.situation
     if s.fleet is None:
         return "waiting for the routers"
-    if not s.fleet.pods:
+    if not s.pods:
         return "no router pod is Ready"
-    behind = [p.name for p in s.fleet.pods if not p.answered or p.expired or p.generation != s.generation]
-    refused = [f"{p.name} refuses it: {p.rejected}" for p in s.fleet.pods if p.rejected]
+    behind = [pod.name for pod in s.pods if not pod.answered or pod.expired or pod.generation != s.generation]
+    refused = [f"{pod.name} refuses it: {pod.rejected}" for pod in s.pods if pod.rejected]
     return "; ".join(refused) or f"waiting for {', '.join(behind) or 'the routers'} to follow"
 
 
@@ -308,20 +333,27 @@ def _judging(look: _Look) -> Wait | None:
     s, progress, here = look.situation, look.progress, look.here
     if here.step and look.commands.end_step == here.step:
         return None
+    if s.enforced and progress.verdict == "Fail":
+        return Wait("stable has no pod that could take the requests back")
     seconds = s.course.hold(here.step)
     if progress.observed_seconds >= seconds and _is_proven(look):
         return None
     if s.enforced and _is_late(look) and progress.verdict != "Pass":
-        return Wait("", Reason.DEADLINE_EXCEEDED)
+        return Wait("", Reason.DEADLINE_EXCEEDED, outlook=True)
     if not s.counts(progress.as_of):
         return _BLIND
+    return _lacking(progress, seconds)
+
+
+def _lacking(progress: Progress, seconds: int) -> Wait:
+    """What has to come by itself: time, then requests."""
     if progress.observed_seconds < seconds:
         return Wait()
     if not progress.step_requests:
         return Wait("no request has reached it in this step", Reason.NO_EVIDENCE)
     if progress.step_requests < ENOUGH_REQUESTS:
         return Wait(f"waiting for {ENOUGH_REQUESTS} requests in this step")
-    return Wait("waiting for more requests")
+    return Wait("waiting for more requests", outlook=True)
 
 
 def _is_proven(look: _Look) -> bool:
@@ -368,9 +400,7 @@ def _entering(look: _Look, place: Position) -> Wait | None:
         return Wait(f"waiting for {needed} replicas, {s.ready} ready")
     if not s.watched:
         return Wait(_unattested(look))
-    if s.course.strategy != "Immediate" and not s.counts(look.progress.as_of):
-        return _BLIND
-    return _cold(look, needed)
+    return _cold(look, needed) if s.informed(look.progress.as_of) else _BLIND
 
 
 def _decision(
@@ -381,6 +411,7 @@ def _decision(
     outcome: Outcome | None = None,
     pods: int = 0,
     lost: bool = False,
+    held: bool = False,
 ) -> Decision:
     s = look.situation
     moved = place != look.here
@@ -400,6 +431,7 @@ def _decision(
         wait=wait or Wait(),
         outcome=outcome,
         lost=lost,
+        held=held,
         renew=s.counts(look.progress.as_of)
         and not (look.judgement and look.judgement.verdict == "Fail" and s.enforced),
         observe=_attention(look, place, wait),

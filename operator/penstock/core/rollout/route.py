@@ -34,6 +34,10 @@ class Route:
         mine = (self.stable, self.taken, self.shadow)
         return mine == (asked.stable, asked.taken, asked.shadow) and asked.weights.keys() <= self.weights.keys()
 
+    def is_between(self, stable: str | None, candidate: str) -> bool:
+        """Whether these two have all requests, and what is lost goes to stable."""
+        return self.stable == stable and self.taken.keys() <= {stable, candidate} and sum(self.taken.values()) == WHOLE
+
     def only(self, revision: str | None) -> bool:
         """Whether nobody but this revision gets anything."""
         return self.shadow is None and self.taken.keys() <= {revision}

@@ -16,7 +16,7 @@ _FEELINGS = {
     "Pass": "its error rate is proven",
     "Fail": "the evidence is against it",
     "Undecided": "no evidence against it",
-    "Inconclusive": "no evidence against it, and too little to tell",
+    "Inconclusive": "stable itself fails too often to tell",
     "NoEvidence": "no evidence yet",
 }
 
@@ -32,8 +32,8 @@ def describe_decision(candidate: str, decision: Decision) -> str:
         parts.append(_FEELINGS[progress.verdict or "NoEvidence"])
     if decision.lost:
         parts.append("supervision was lost and the routers went to stable; it is warmed again")
-    elif decision.wait.reason is Reason.DEADLINE_EXCEEDED:
-        parts.append(_outlook(candidate, place, progress))
+    elif decision.wait.outlook:
+        parts.append(_outlook(candidate, decision))
     elif decision.wait.message:
         parts.append(decision.wait.message)
     start = parts[0] + (": " if place.stage in ("Starting", "Previewing") else ", ")
@@ -50,18 +50,16 @@ def _where(place: Position, course: Course) -> str:
     return " at 100 %" if place.stage == "Promoting" else ""
 
 
-def _outlook(candidate: str, place: Position, progress: Progress) -> str:
-    """How long a verdict would still take at this rate, from what status holds; and what a person can do."""
-    found = judge_progress(progress)
+def _outlook(candidate: str, decision: Decision) -> str:
+    """How long a verdict would still take at this rate, by what status holds; past the deadline, what people can do."""
+    found, rate = judge_progress(decision.progress), _rate(decision.progress)
     needed = found.requests_needed if found else None
-    rate = _rate(progress)
-    if needed is None or not rate:
-        left = "no verdict by the deadline, and at this rate none is in sight"
-    else:
-        left = (
-            f"no verdict by the deadline: about {needed} more requests, {ceil(needed / rate / 60)} minutes at this rate"
-        )
-    return f"{left}; set spec.rollout.promote or abort: {candidate}" if place.stage in TRAFFIC else left
+    missing = "at this rate none is in sight"
+    if needed is not None and rate:
+        missing = f"about {needed} more requests, {ceil(needed / rate / 60)} minutes at this rate"
+    if decision.wait.reason is not Reason.DEADLINE_EXCEEDED:
+        return f"a verdict takes {missing}" if needed is not None and rate else decision.wait.message
+    return f"no verdict by the deadline: {missing}; set spec.rollout.promote or abort: {candidate}"
 
 
 def _rate(progress: Progress) -> float:

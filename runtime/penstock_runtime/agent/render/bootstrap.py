@@ -10,11 +10,15 @@ from .listeners import attest_listener, listener, static_manager, subscription
 __all__ = ["bootstrap"]
 
 _CONNECTIONS = 20_000
+_OF_CLUSTERS = (
+    r"cluster\.[^.]+\.(upstream_rq_(total|completed|active|retry|cancelled|timeout|pending_overflow|pending_failure_eject"
+    r"|[2345]xx|time)|upstream_cx_(none_healthy|connect_fail|active|total)|membership_(healthy|total)|grpc\..*)"
+)
 _KEPT = (
-    {"safe_regex": {"regex": r"cluster\.[^.]+\.(upstream_(rq|cx)_.*|membership_.*|grpc\..*)"}},
+    {"safe_regex": {"regex": _OF_CLUSTERS}},
     {"prefix": "cluster_manager."},
     {"prefix": "listener_manager."},
-    {"safe_regex": {"regex": r"http\.(model|attest)\.(rds\.|downstream_(rq|cx)_).*"}},
+    {"safe_regex": {"regex": r"http\.(model|attest)\.(rds\.|downstream_(rq|cx)_(total|active|[2345]xx|time)).*"}},
     {"prefix": "server."},
 )
 """What agents, probes and scrapers read; the rest would be most of Envoy's memory with 200 models."""

@@ -8,7 +8,7 @@ from penstock_runtime.agent.split import Revision, Split
 from penstock_runtime.agent.state import cluster_name
 from penstock_runtime.agent.stats import SHADOW_GRPC_FILTERS
 
-from .document import typed
+from .document import NOTE, typed
 
 __all__ = ["revision_clusters", "shadow_clusters"]
 
@@ -23,7 +23,7 @@ def revision_clusters(split: Split, revision: Revision, endpoints: Sequence[Endp
     limits = {"max_connections": most, "max_pending_requests": most, "max_requests": most, "max_retries": 64}
     found = {}
     for kind in ("http", "grpc"):
-        cluster = _cluster(cluster_name(split.uid, revision.name, kind), revision.model, endpoints, kind)
+        cluster = _cluster(cluster_name(split.uid, revision.name, kind), revision, endpoints, kind)
         cluster["circuit_breakers"] = {"thresholds": [limits]}
         cluster["outlier_detection"] = _outliers()
         if kind == "grpc":
@@ -43,7 +43,7 @@ def shadow_clusters(split: Split, revision: Revision, endpoints: Sequence[Endpoi
     found = {}
     for kind, options in (("http", "http_protocol_options"), ("grpc", "http2_protocol_options")):
         name = cluster_name(split.uid, revision.name, f"shadow-{kind}")
-        cluster = _cluster(name, revision.model, endpoints, kind)
+        cluster = _cluster(name, revision, endpoints, kind)
         cluster["circuit_breakers"] = {"thresholds": [{**limits, "max_retries": 0}]}
         cluster["per_connection_buffer_limit_bytes"] = _SHADOW_BUFFER
         more = {"http_filters": SHADOW_GRPC_FILTERS} if kind == "grpc" else {}
@@ -54,11 +54,13 @@ def shadow_clusters(split: Split, revision: Revision, endpoints: Sequence[Endpoi
     return found
 
 
-def _cluster(name: str, model: str, endpoints: Sequence[Endpoint], kind: str) -> dict[str, Any]:
+def _cluster(name: str, revision: Revision, endpoints: Sequence[Endpoint], kind: str) -> dict[str, Any]:
     """What all clusters share.
 
     Health changes reach the workers at once (`update_merge_window` 0) or `membership_healthy` would lie for a second,
-    and clusters without traffic are asked every second, or a new one would take a minute to be known healthy.
+    and clusters without traffic are asked every second, or a new one would take a minute to be known healthy. When
+    servers come or go Envoy replaces the cluster and asks all of them anew; where not one answers in time, requests go
+    to all rather than to none (panic below 1 %), since they have served a moment ago.
     """
     return typed(
         "config.cluster.v3.Cluster",
@@ -71,9 +73,10 @@ def _cluster(name: str, model: str, endpoints: Sequence[Endpoint], kind: str) ->
                 "cluster_name": name,
                 "endpoints": [{"lb_endpoints": [_endpoint(one, kind) for one in endpoints]}],
             },
-            "health_checks": [_health_check(model)],
+            "health_checks": [_health_check(revision.model)],
+            "metadata": {"filter_metadata": {NOTE: {"revision": revision.name}}},
             "ignore_health_on_host_removal": True,
-            "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
+            "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
         },
     )
 

@@ -7,6 +7,8 @@ from typing import Any
 __all__ = [
     "ATTEST",
     "MODEL_HEADER",
+    "NOTE",
+    "REVISION_HEADER",
     "ROUTES",
     "attestation",
     "compact",
@@ -19,6 +21,9 @@ MODEL_HEADER = "x-penstock-model"
 """Says which model a request is for; set by the listener it came through, whatever the client wrote."""
 ATTEST = "attest"
 """The virtual host that tells which document is in force; no uid is that short."""
+REVISION_HEADER = "x-penstock-revision"
+NOTE = "penstock"
+"""Key of metadata: of a virtual host, the state it stands for; of a cluster, its revision."""
 ROUTES = "routes"
 _TYPE = "type.googleapis.com/envoy."
 
@@ -52,10 +57,17 @@ def routes_document(version: int, parts: Iterable[str]) -> str:
                 "vhost_header": MODEL_HEADER,
                 "validate_clusters": True,
                 "request_headers_to_remove": [MODEL_HEADER],
+                "response_headers_to_add": [_told_revision()],
             },
         )
     )
     return resources_document(version, (f'{head[:-1]},"virtual_hosts":[{hosts}]}}',))
+
+
+def _told_revision() -> dict[str, Any]:
+    """Every answer of a revision says which one it is of, those that Envoy gives in its place too."""
+    value = f"%CLUSTER_METADATA({NOTE}:revision)%"
+    return {"header": {"key": REVISION_HEADER, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def attestation(version: int) -> dict[str, Any]:

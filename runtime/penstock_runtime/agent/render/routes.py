@@ -8,13 +8,10 @@ from penstock_runtime.agent.split import Shadow, Split
 from penstock_runtime.agent.state import cluster_name
 from penstock_runtime.agent.units import unit_rules
 
-from .document import typed
+from .document import NOTE, typed
 
-__all__ = ["NOTE", "REVISION_HEADER", "Route", "route_clusters", "virtual_host"]
+__all__ = ["Route", "route_clusters", "virtual_host"]
 
-NOTE = "penstock"
-"""Key of the metadata that says which state a virtual host stands for; Envoy does not read it."""
-REVISION_HEADER = "x-penstock-revision"
 _STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 _STREAM_IDLE = "300s"
 _MIRRORED_MOST = 1 << 20
@@ -176,23 +173,15 @@ def _minted(name: str) -> dict[str, Any]:
 
 def _action(route: Route, kind: str, *, mint: bool) -> dict[str, Any]:
     split = route.split
-    clusters = [_weighted(split.uid, name, kind, weight) for name, weight in route.weights.items()]
-    weighted: dict[str, Any] = {"clusters": clusters}
-    action: dict[str, Any] = {
-        "weighted_clusters": weighted,
-        "timeout": f"{split.timeout:g}s",
-        "idle_timeout": f"{split.timeout + 30:g}s",
-    }
-    if split.sticky and len(clusters) > 1:
-        weighted["use_hash_policy"] = True
+    clusters = [{"name": cluster_name(split.uid, name, kind), "weight": w} for name, w in route.weights.items()]
+    action: dict[str, Any] = {"timeout": f"{split.timeout:g}s", "idle_timeout": f"{split.timeout + 30:g}s"}
+    if len(clusters) == 1:
+        return {"cluster": clusters[0]["name"], **action}
+    action["weighted_clusters"] = {"clusters": clusters}
+    if split.sticky:
+        action["weighted_clusters"]["use_hash_policy"] = True
         action["hash_policy"] = [_hash(split, mint=mint)]
     return action
-
-
-def _weighted(uid: str, revision: str, kind: str, weight: int) -> dict[str, Any]:
-    """A share of the requests; their answers say which revision they are of."""
-    told = {"header": {"key": REVISION_HEADER, "value": revision}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-    return {"name": cluster_name(uid, revision, kind), "weight": weight, "response_headers_to_add": [told]}
 
 
 def _hash(split: Split, *, mint: bool) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""What the agent keeps on disk: documents for Envoy, and what a new process of it takes up."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_runtime.agent.book import Book
+from penstock_runtime.agent.clocks import Clocks
+from penstock_runtime.agent.files import Document, replace_file
+from penstock_runtime.agent.render.document import resources_document
+from penstock_runtime.agent.settings import Settings, default_gateway
+
+from .test_agent_render import UID, spec
+
+
+def document(folder: Path) -> Document:
+    return Document(folder / "cds" / "cds.json", folder / "state" / "cds.json", resources_document)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "cds" / "cds.json").read_text())
+    return found
+
+
+def test_the_first_process_writes_an_empty_document(tmp_path: Path) -> None:
+    assert not document(tmp_path).restore()
+    assert read(tmp_path) == {"version_info": "1", "resources": []}
+
+
+def test_the_next_process_goes_on_from_the_same_parts_and_version(tmp_path: Path) -> None:
+    first = document(tmp_path)
+    first.restore()
+    first.write({"one": '{"name":"one"}'})
+    written = (tmp_path / "cds" / "cds.json").stat().st_mtime_ns
+    second = document(tmp_path)
+    assert second.restore()
+    assert (second.version, second.parts) == (2, {"one": '{"name":"one"}'})
+    assert (tmp_path / "cds" / "cds.json").stat().st_mtime_ns == written
+    assert second.write({}) == 3
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"version": 2}', '{"version": "x", "parts": {}}'])
+def test_a_damaged_memory_is_as_none(tmp_path: Path, damage: str) -> None:
+    document(tmp_path).restore()
+    (tmp_path / "state" / "cds.json").write_text(damage)
+    assert not document(tmp_path).restore()
+    assert read(tmp_path)["resources"] == []
+
+
+def test_a_document_that_is_gone_is_written_again(tmp_path: Path) -> None:
+    first = document(tmp_path)
+    first.restore()
+    first.write({"one": '{"name":"one"}'})
+    (tmp_path / "cds" / "cds.json").unlink()
+    document(tmp_path).restore()
+    assert read(tmp_path)["resources"] == [{"name": "one"}]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file"
+    replace_file(target, "old")
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        replace_file(target, "new")
+    assert target.read_text() == "old"
+
+
+def fail(*_: object) -> None:
+    raise OSError("no space")
+
+
+class FakeClock:
+    now = 100.0
+
+    @property
+    def clocks(self) -> Clocks:
+        return Clocks(monotonic=lambda: self.now, wall=lambda: 1000.0 + self.now, boot="one")
+
+
+def book(folder: Path, clock: FakeClock) -> Book:
+    made = Book("default", folder / "splits", clock.clocks)
+    made.restore()
+    return made
+
+
+PROMISE = {"timeoutSeconds": 60, "renewTime": "1970-01-01T00:00:00Z", "onLoss": "Stable"}
+
+
+def test_a_new_process_knows_splits_and_what_was_spent(tmp_path: Path) -> None:
+    clock = FakeClock()
+    first = book(tmp_path, clock)
+    first.put("digits", spec(supervision=PROMISE))
+    assert first.due() == [UID], "renewed long ago, as the wall clock tells"
+    first.fall_back(UID)
+    assert first.route(UID).weights == {"digits-a": 1000}
+    second = book(tmp_path, clock)
+    assert second.route(UID) == first.route(UID)
+    assert second.route(UID).expired
+    second.put("digits", spec(generation=18, supervision=PROMISE))
+    assert dict(second.route(UID).weights) == {"digits-b": 1, "digits-a": 999}
+
+
+def test_what_a_list_lacks_is_gone_and_forgotten(tmp_path: Path) -> None:
+    clock = FakeClock()
+    first = book(tmp_path, clock)
+    first.replace({"digits": spec(), "faces": spec(deployment="faces", deploymentUid="f" * 36, port=20001)})
+    first.replace({"digits": spec()})
+    assert set(first.splits) == {UID}
+    assert set(book(tmp_path, clock).splits) == {UID}
+
+
+def test_a_split_of_another_router_is_gone_here(tmp_path: Path) -> None:
+    first = book(tmp_path, FakeClock())
+    first.put("digits", spec())
+    first.put("digits", spec(router="other"))
+    assert not first.splits
+
+
+def test_a_deployment_made_again_under_its_name_is_another_one(tmp_path: Path) -> None:
+    first = book(tmp_path, FakeClock())
+    first.put("digits", spec())
+    first.put("digits", spec(deploymentUid="f" * 36))
+    assert set(first.splits) == {"f" * 36}
+
+
+def test_a_bad_split_leaves_the_last_good_one_and_a_message(tmp_path: Path) -> None:
+    first = book(tmp_path, FakeClock())
+    first.put("digits", spec())
+    first.put("digits", spec(generation=18, port=0))
+    assert (first.splits[UID].generation, "spec.port" in first.refused[UID]) == (17, True)
+    first.put("digits", spec(generation=19))
+    assert (first.splits[UID].generation, first.refused) == (19, {})
+
+
+def test_a_port_is_free_again_when_its_model_is_gone(tmp_path: Path) -> None:
+    first = book(tmp_path, FakeClock())
+    first.put("digits", spec())
+    first.put("faces", spec(deployment="faces", deploymentUid="f" * 36))
+    assert first.refused == {"f" * 36: "its port 20000 belongs to TrafficSplit digits; expected one of its own"}
+    first.remove("digits")
+    assert (set(first.splits), first.refused) == ({"f" * 36}, {})
+
+
+def test_a_damaged_memory_of_a_split_is_left_out(tmp_path: Path) -> None:
+    first = book(tmp_path, FakeClock())
+    first.put("digits", spec())
+    (tmp_path / "splits" / "broken.json").write_text("{")
+    assert set(book(tmp_path, FakeClock()).splits) == {UID}
+
+
+def test_the_environment_is_read_once_and_a_missing_name_is_named() -> None:
+    environment = {
+        "PENSTOCK_NAMESPACE": "vision",
+        "PENSTOCK_ROUTER": "default",
+        "KUBERNETES_SERVICE_HOST": "fd00::1",
+        "KUBERNETES_SERVICE_PORT": "443",
+        "NODE_IP": "10.0.0.1",
+        "PENSTOCK_ADMIN_PORT": "19901",
+    }
+    found = Settings.read(environment)
+    assert (found.api, found.drain, found.ports.admin, found.ports.agent) == ("https://[fd00::1]:443", 60, 19901, 10091)
+    assert "10.0.0.1" in found.node
+    del environment["PENSTOCK_ROUTER"]
+    with pytest.raises(KeyError, match="PENSTOCK_ROUTER"):
+        Settings.read(environment)
+
+
+def test_the_gateway_is_read_from_the_kernels_table(tmp_path: Path) -> None:
+    table = tmp_path / "route"
+    table.write_text("Iface Destination Gateway Flags\neth0 00000000 0100F40A 0003\neth0 0000F40A 00000000 0001\n")
+    assert default_gateway(table) == "10.244.0.1"
+    assert default_gateway(tmp_path / "none") is None
