@@ -4,6 +4,7 @@ Requests are made up by fakerouters.py, so a step takes as long as its hold and 
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -25,6 +26,8 @@ from .test_killed import for_each
 
 STEPS = [{"weight": 10, "hold": "3s"}, {"weight": 50, "hold": "3s"}]
 ROUTED = {"traffic": {"timeout": "1s"}, "rollout": {"canary": {"steps": STEPS}}}
+STRIDE = int(os.environ.get("KILL_STRIDE", "3"))
+"""A life of a minute for each write is long: killed after every third, KILL_STRIDE=1 for all."""
 SPLIT, SERVICE, ROUTER = "TrafficSplit", "Service", "Router"
 
 
@@ -94,8 +97,11 @@ async def test_a_canary_from_its_start_to_its_promotion(
         record_property("writes", len(written))
         splits = [line for line in written if "/trafficsplits/" in line]
         statuses = [line for line in written if "/modeldeployments/" in line]
-        assert len(splits) <= 2 * (len(STEPS) + 2), "\n".join(written)
-        assert len(statuses) <= 12 + took / 10, "\n".join(written)
+        events = [line for line in written if "/events" in line]
+        stages = len(STEPS) + 4  # preparing, starting, warming, promoting
+        assert len(splits) <= len(STEPS) + 3, "\n".join(written)
+        assert len(events) <= stages + 2, "\n".join(written)
+        assert len(statuses) <= 3 * stages + took / 10, "\n".join(written)
 
 
 async def test_while_nothing_is_judged_nobody_is_asked(stage: Stage) -> None:
@@ -213,7 +219,7 @@ async def test_killed_after_any_write_of_a_canary_it_ends_the_same_and_no_step_i
                 assert not found, "\n".join((*found, *told.writes()))
                 await says_nothing_more(told)
 
-    await for_each(live, last)
+    await for_each(live, last, STRIDE)
 
 
 @pytest.mark.timeout(900)
@@ -235,7 +241,7 @@ async def test_killed_after_any_write_of_a_rollback_it_is_taken_back_all_the_sam
                 assert len(stage.routers.weights(told.namespace)) == 3
                 await says_nothing_more(told)
 
-    await for_each(live, last)
+    await for_each(live, last, STRIDE)
 
 
 async def test_a_long_step_costs_its_renewals_and_a_status_every_ten_seconds(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from penstock_runtime.agent import watch
 from penstock_runtime.agent.http import Client, HttpError
@@ -80,6 +81,16 @@ class Seen:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "_FIRST_DELAY", 0.001)
     monkeypatch.setattr(watch, "_LONGEST_DELAY", 0.002)
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def ended() -> AsyncIterator[None]:
+    """Connections of a test end with it: their handlers see the other side close, and their transports go."""
+    yield
+    async with asyncio.timeout(5):
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 async def followed(folder: Path, answers: list[bytes], enough: int) -> tuple[list[Any], list[str]]:

@@ -302,6 +302,12 @@ async def test_a_router_hears_of_its_models_candidate_and_of_splits_that_move(sc
     assert scene.woken == [("vision", "old")]
 
 
+async def test_what_was_just_told_is_looked_at_once_more_and_then_no_more(scene: Scene) -> None:
+    scene.plan = Plan(ModelDeploymentStatus(attested_generation=3))
+    assert await scene.reconcile() == 0.1
+    assert await scene.reconcile() is None
+
+
 async def test_a_deployment_that_is_gone_is_read_no_more(scene: Scene) -> None:
     scene.cache.forget(ObjectKey("ModelDeployment", *KEY), UID)
     assert await scene.reconcile() is None

@@ -89,16 +89,16 @@ class Reconciler:
         if blocked != self._obstacles.get(key, {}):
             self._obstacles[key] = blocked
             decided = plan(replace(observed, obstacles={**refused, **blocked}), now)
-        await self._tell(raw, decided)
+        told = await self._tell(raw, decided)
         if blocked:
-            return self._next(decided, blocked)
+            return self._next(decided, blocked, told=told)
         self._refused_raises[key] = await obstacles_of(self._raise(decided))
         if self._refused_raises[key] != refused:
             return _AT_ONCE
         if not refused:
             for target in decided.deletes:
                 await self._writer.delete(target)
-        return self._next(decided, refused)
+        return self._next(decided, refused, told=told)
 
     def _forget(self, key: DeploymentKey) -> None:
         self._obstacles.pop(key, None)
@@ -178,15 +178,19 @@ class Reconciler:
         owners = frozenset((item["metadata"]["name"], item["metadata"]["uid"]) for item in siblings)
         await self._credentials.ensure(namespace, frozenset(filter(None, shared)), owners, verify=needed)
 
-    async def _tell(self, raw: Mapping[str, Any], decided: Plan) -> None:
-        await self._write_status(raw, decided.status)
+    async def _tell(self, raw: Mapping[str, Any], decided: Plan) -> bool:
+        """Whether there was anything to tell."""
+        told = await self._write_status(raw, decided.status)
         for event in decided.events:
             self._events.record(raw, event.reason, event.message, warning=event.type == "Warning")
+        return told
 
-    async def _write_status(self, raw: Mapping[str, Any], status: ModelDeploymentStatus) -> None:
+    async def _write_status(self, raw: Mapping[str, Any], status: ModelDeploymentStatus) -> bool:
         wanted = wire(status)
-        if wanted != raw.get("status"):
-            self._cache.put(await self._client.apply_status(raw, wanted))
+        if wanted == raw.get("status"):
+            return False
+        self._cache.put(await self._client.apply_status(raw, wanted))
+        return True
 
     async def _refuse(self, raw: Mapping[str, Any], error: ValidationError) -> None:
         first = error.errors()[0]
@@ -198,8 +202,11 @@ class Reconciler:
         for kind, reason, message in announce(before, status):
             self._events.record(raw, reason, message, warning=kind == "Warning")
 
-    def _next(self, decided: Plan, blocked: Mapping[ObjectKey, Any]) -> float | None:
+    def _next(self, decided: Plan, blocked: Mapping[ObjectKey, Any], *, told: bool) -> float | None:
+        """Seconds. Status is what the next plan is made from, so one more pass follows what was just told."""
         waits = [_RETRY_OBSTACLE] if blocked else []
+        if told:
+            waits.append(_AT_ONCE)
         if decided.needs_credentials:
             waits.append(_RENEW_CREDENTIALS)
         if decided.wake:
