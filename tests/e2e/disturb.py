@@ -64,12 +64,13 @@ def kill(*pids: int) -> None:
 @contextmanager
 def packets_dropped(port: int) -> Iterator[None]:
     """Nothing between pods reaches this TCP port; what this machine itself asks does."""
-    rule = ("FORWARD", "-p", "tcp", "--dport", str(port), "-m", "comment", "--comment", "penstock e2e", "-j", "DROP")
-    subprocess.run(["iptables", "-w", "-I", *rule], check=True)
+    match = ("-p", "tcp", "--dport", str(port), "-m", "comment", "--comment", "penstock e2e")
+    rule = ("PREROUTING", *match, "-j", "DROP")
+    subprocess.run(["iptables", "-w", "-t", "raw", "-I", *rule], check=True)
     try:
         yield
     finally:
-        subprocess.run(["iptables", "-w", "-D", *rule], check=True)
+        subprocess.run(["iptables", "-w", "-t", "raw", "-D", *rule], check=True)
 
 
 def wait_until(condition, what: str, seconds: float = 30, every: float = 0.2) -> None:

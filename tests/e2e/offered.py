@@ -78,8 +78,11 @@ class Offered:
         """End it; the generator's own result."""
         result = self.traffic.finish()
         self.new()
-        self._file.close()
         return result
+
+    def close(self) -> None:
+        """Read no more."""
+        self._file.close()
 
 
 @contextmanager
@@ -91,10 +94,12 @@ def offered(settings: Settings, folder: Path) -> Iterator[Offered]:
     settings.write(file)
     command = [sys.executable, "-m", "tests.e2e.mixedload", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
+        load = Offered(Traffic(process, lambda: process.send_signal(signal.SIGTERM)), records)
         try:
-            yield Offered(Traffic(process, lambda: process.send_signal(signal.SIGTERM)), records)
+            yield load
         finally:
             process.kill()
+            load.close()
 
 
 def requests(outcomes: Iterable[Outcome]) -> list[Outcome]:

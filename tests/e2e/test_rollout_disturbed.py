@@ -190,13 +190,14 @@ def test_an_older_route_written_late_is_refused(on_its_way, cluster):
     late["metadata"].pop("managedFields", None)
     rolled.change(abort=rolled.candidate)
     rolled.wait_taken_back(30, outcome="Aborted")
-    operator = f"system:serviceaccount:{SYSTEM}:penstock"
+    operator = f"--as=system:serviceaccount:{SYSTEM}:penstock"
 
-    for changes in ({}, {"resourceVersion": None}):
-        stale = {**late, "metadata": {**late["metadata"], **changes}}
-        stale["metadata"] = {name: value for name, value in stale["metadata"].items() if value is not None}
-        with pytest.raises(DemoError, match=r"(?i)conflict|modified|generation"):
-            cluster.call(cluster.kubectl, "replace", f"--as={operator}", "-f", "-", stdin=json.dumps(stale))
+    with pytest.raises(DemoError, match=r"(?i)conflict|modified"):
+        cluster.call(cluster.kubectl, "replace", operator, "-f", "-", stdin=json.dumps(late))
+    forced = ("apply", operator, "--server-side", "--field-manager=penstock", "--force-conflicts", "-f", "-")
+    unversioned = {name: late["metadata"][name] for name in ("name", "namespace", "labels")}
+    with pytest.raises(DemoError, match="generation"):
+        cluster.call(cluster.kubectl, *forced, stdin=json.dumps({**late, "metadata": unversioned}))
 
     assert rolled.split()["spec"]["generation"] > late["spec"]["generation"]
     rolled.all_to_stable(0, 10)

@@ -13,6 +13,7 @@ from typing import Any
 
 from penstock.api.preparation import REQUEST_VARIABLE
 from penstock.api.resource import KIND
+from penstock.api.router import ROUTER_KIND
 from penstock.controller.credentials import read_claims
 from penstock.core.names import (
     COMPONENT_LABEL,
@@ -81,6 +82,8 @@ def _stand_ins(namespace: str, objects: Iterable[Manifest]) -> dict[str, str]:
             found |= {metadata["uid"]: "UID", f"penstock-{metadata['uid'][:8]}": "penstock-UID"}
             preparation = item.get("status", {}).get("preparation", {})
             found |= _hashes(f"PREPARATION-{item['spec']['model']['uri']}", preparation.get("key"))
+        if item["kind"] == ROUTER_KIND:
+            found[metadata["uid"]] = "UID-OF-ROUTER"
         if item["kind"] == "ControllerRevision":
             uri = item["data"]["model"]["uri"]
             found[metadata["name"].rpartition("-")[2]] = f"REVISION-{uri}"

@@ -99,9 +99,9 @@ async def test_a_canary_from_its_start_to_its_promotion(
         statuses = [line for line in written if "/modeldeployments/" in line]
         events = [line for line in written if "/events" in line]
         stages = len(STEPS) + 4  # preparing, starting, warming, promoting
-        assert len(splits) <= len(STEPS) + 3, "\n".join(written)
+        assert len(splits) <= len(STEPS) + 4, "\n".join(written)
         assert len(events) <= stages + 2, "\n".join(written)
-        assert len(statuses) <= 3 * stages + took / 10, "\n".join(written)
+        assert len(statuses) <= 4 * stages + took / 10, "\n".join(written)
 
 
 async def test_while_nothing_is_judged_nobody_is_asked(stage: Stage) -> None:
@@ -215,8 +215,11 @@ async def test_killed_after_any_write_of_a_canary_it_ends_the_same_and_no_step_i
                 await told.edit({"model": {"uri": V2}})
                 await settled(told, "Available", V2)
                 assert_no_step_was_short(stage, told)
-                found = differences(await portray(stage.client, told.namespace), expected)
-                assert not found, "\n".join((*found, *told.writes()))
+
+                async def looks_the_same() -> bool:
+                    return not differences(await portray(stage.client, told.namespace), expected)
+
+                await told.until(looks_the_same, "the end of one that was not killed", 20)
                 await says_nothing_more(told)
 
     await for_each(live, last, STRIDE)

@@ -382,6 +382,7 @@ async def test_credentials_that_cannot_be_written_are_told():
     loop = Loop()
     where = {"kind": "Secret", "namespace": "vision", "name": PULL_SECRET}
     loop.credentials.refusal = Forbidden("exceeded quota: q, requested: count/secrets=1", **where)
+    assert await loop.reconcile() < 1, "what status has told is looked at once more"
     assert await loop.reconcile() == 15
     assert loop.condition("Stalled")["reason"] == "QuotaExceeded"
     assert PULL_SECRET in loop.condition("Stalled")["message"]
