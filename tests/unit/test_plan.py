@@ -345,7 +345,7 @@ def test_killed_after_any_write_it_converges_to_the_same_objects(scenario):
         assert world.status["phase"] == undisturbed.status["phase"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(
         st.one_of(

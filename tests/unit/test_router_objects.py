@@ -355,7 +355,7 @@ class Cluster:
 STEPS = st.lists(st.sampled_from(["operate", "control", "begin", "end", "router:1", "router:2"]), max_size=40)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(STEPS)
 def test_no_pod_is_replaced_during_a_rollout_and_all_are_in_the_end(steps):
     cluster = Cluster()

@@ -1,7 +1,7 @@
 """What status says about a pass, and which of its changes are worth an event."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from penstock.api.reasons import Reason
@@ -27,6 +27,8 @@ from .target import Target
 
 __all__ = ["announce", "describe", "describe_invalid"]
 
+_LAGGING = timedelta(seconds=5)
+"""How long routers may take to follow before the laggards are named; most changes are in force within 0.1 s."""
 _URI = 512
 """Characters of a URI in status; the record has all of it."""
 Announcement = tuple[Literal["Normal", "Warning"], str, str]
@@ -50,7 +52,7 @@ def describe(
     stable = _weighed(stable, before.stable, attested)
     candidate = _candidate(observed, standing, attested)
     available = _availability(stable, standing.size)
-    synced = _synced(observed, standing, rendering)
+    synced = _synced(observed, standing, rendering, now)
     verdict = _verdict(observed, restoring, target, standing, rendering, stable, available[1])
     return ModelDeploymentStatus(
         observed_generation=metadata.generation,
@@ -91,7 +93,9 @@ def _attested(observed: Observed, standing: Standing) -> tuple[int, Route] | Non
     return split.generation, read_route(split)
 
 
-def _synced(observed: Observed, standing: Standing, rendering: Rendering) -> tuple[bool, Reason, str] | None:
+def _synced(
+    observed: Observed, standing: Standing, rendering: Rendering, now: datetime
+) -> tuple[bool, Reason, str] | None:
     """Whether the route that was decided is the one in force; what the pods say counts while somebody asks them."""
     if not rendering.generation:
         return None
@@ -105,7 +109,7 @@ def _synced(observed: Observed, standing: Standing, rendering: Rendering) -> tup
     refused = (
         next((f": {pod.name} refuses it: {pod.rejected}" for pod in fleet.pods if pod.rejected), "") if fleet else ""
     )
-    if behind and _is_slow(observed):
+    if behind and _is_slow(observed, now):
         return False, Reason.TRAFFIC_NOT_SYNCED, f"{', '.join(behind)} do not follow generation {generation}{refused}"
     if fleet and not fleet.pods:
         return False, Reason.TRAFFIC_NOT_SYNCED, f"no router pod of Router {traffic.wanted} is Ready"
@@ -116,10 +120,12 @@ def _follows(pod: RouterPodView, generation: int) -> bool:
     return pod.answered and pod.generation == generation and not pod.expired
 
 
-def _is_slow(observed: Observed) -> bool:
+def _is_slow(observed: Observed, now: datetime) -> bool:
     """Whether the routers have been behind for so long that the laggards deserve to be named."""
     told = next((c for c in observed.deployment.status.conditions or () if c.type == "TrafficSynced"), None)
-    return told is not None and told.status == "False"
+    if told is None or told.status == "True":
+        return False
+    return now - datetime.fromisoformat(told.last_transition_time) >= _LAGGING
 
 
 # the revisions

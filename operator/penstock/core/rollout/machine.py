@@ -310,15 +310,14 @@ def _cold(look: _Look, needed: int) -> Wait | None:
 
 
 def _unattested(look: _Look) -> str:
-    """Which router pods keep the present split from being in force."""
+    """What keeps the present split from being in force; TrafficSynced names pods that take long."""
     s = look.situation
     if s.fleet is None:
         return "waiting for the routers"
     if not s.pods:
         return "no router pod is Ready"
-    behind = [pod.name for pod in s.pods if not pod.answered or pod.expired or pod.generation != s.generation]
     refused = [f"{pod.name} refuses it: {pod.rejected}" for pod in s.pods if pod.rejected]
-    return "; ".join(refused) or f"waiting for {', '.join(behind) or 'the routers'} to follow"
+    return "; ".join(refused) or "waiting for the routers to follow"
 
 
 def _previewing(look: _Look) -> Wait | None:
