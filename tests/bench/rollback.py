@@ -24,7 +24,7 @@ import json  # noqa: E402 - after the path
 from examples.demo.faults import MARK, Fault  # noqa: E402
 from examples.demo.screen import DemoError, Screen  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
-from tests.bench.rollout_place import FOLDER, NAME, Place, Version, busy, find_place, write_json  # noqa: E402
+from tests.bench.rollout_place import CLIENT_TIMEOUT, FOLDER, NAME, Place, Version, busy, find_place, write_json  # noqa: E402
 from tests.e2e.deployments import is_current  # noqa: E402
 from tests.e2e.fleet import RouteWatch  # noqa: E402
 from tests.e2e.offered import Offered, Outcome, describe, lost, requests  # noqa: E402
@@ -46,8 +46,8 @@ GOOD = "none"
 BARS = {"error-100": 4.0, "error-20": 6.0, "error-5": 12.0}
 """Median seconds."""
 PATIENCE = 240.0
-REST = 3.0
-"""Seconds between the end of one rollout and the next."""
+REST = CLIENT_TIMEOUT + 1
+"""Seconds between the end of one rollout and the next: the last requests to a revision that hangs end within them."""
 
 
 @dataclass(frozen=True)
