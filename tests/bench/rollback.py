@@ -82,7 +82,7 @@ class Trial:
     def result(self, found: Mapping[str, Any], revision: str, route: RouteWatch, start: float) -> dict[str, Any]:
         """What the file says of it."""
         self.load.new()
-        outcomes = requests(self.load.outcomes)
+        outcomes = [one for one in requests(self.load.outcomes) if one.time - one.seconds >= start]
         given, back = route.generation_of(revision), route.taken_back(revision)
         window = (route.written.get(given or 0, start), back or time.time())
         bad = [one for one in outcomes if one.wrong and of_candidate(one, revision, window)]

@@ -76,8 +76,15 @@ class Stage:
 
     async def ends_as(self, told: Telling, expected: Undisturbed) -> None:
         """Its namespace looks as it does undisturbed, and one more pass writes nothing."""
-        found = differences(await portray(self.client, told.namespace), expected.portrait)
-        assert not found, "\n".join((*found, *told.writes()))
+
+        async def looks_the_same() -> bool:
+            return not differences(await portray(self.client, told.namespace), expected.portrait)
+
+        try:
+            await told.until(looks_the_same, "the end of an undisturbed life")
+        except AssertionError as error:
+            found = differences(await portray(self.client, told.namespace), expected.portrait)
+            raise AssertionError("\n".join((str(error), *found, *told.writes()))) from None
         await says_nothing_more(told)
 
 

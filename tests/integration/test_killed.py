@@ -60,9 +60,9 @@ async def test_deleted_after_any_write_nothing_is_left(stage: Stage, fault: str)
     await for_each(live, expected.writes)
 
 
-async def for_each(live: Callable[[int], Awaitable[None]], last: int, stride: int = 1) -> None:
+async def for_each(live: Callable[[int], Awaitable[None]], last: int, stride: int = 1, at_once: int = AT_ONCE) -> None:
     """One life for each number from 1 to `last`, several side by side; complain about all that went wrong."""
-    room = asyncio.Semaphore(AT_ONCE)
+    room = asyncio.Semaphore(at_once)
 
     async def guarded(number: int) -> str:
         async with room:

@@ -26,8 +26,8 @@ from .test_killed import for_each
 
 STEPS = [{"weight": 10, "hold": "3s"}, {"weight": 50, "hold": "3s"}]
 ROUTED = {"traffic": {"timeout": "1s"}, "rollout": {"canary": {"steps": STEPS}}}
-STRIDE = int(os.environ.get("KILL_STRIDE", "3"))
-"""A life of a minute for each write is long: killed after every third, KILL_STRIDE=1 for all."""
+STRIDE = int(os.environ.get("KILL_STRIDE", "5"))
+"""A life of a minute for each write is long: killed after every fifth, KILL_STRIDE=1 for all."""
 SPLIT, SERVICE, ROUTER = "TrafficSplit", "Service", "Router"
 
 
@@ -44,7 +44,7 @@ async def settled(told: Telling, phase: str, uri: str) -> None:
             and len(await weights(told)) == await told.count("Deployment") == await told.count("Pod") == 1
         )
 
-    await told.until(condition, f"{phase} with {uri}", 60)
+    await told.until(condition, f"{phase} with {uri}")
 
 
 async def begin(told: Telling) -> None:
@@ -219,10 +219,10 @@ async def test_killed_after_any_write_of_a_canary_it_ends_the_same_and_no_step_i
                 async def looks_the_same() -> bool:
                     return not differences(await portray(stage.client, told.namespace), expected)
 
-                await told.until(looks_the_same, "the end of one that was not killed", 20)
+                await told.until(looks_the_same, "the end of one that was not killed")
                 await says_nothing_more(told)
 
-    await for_each(live, last, STRIDE)
+    await for_each(live, last, STRIDE, at_once=4)
 
 
 @pytest.mark.timeout(900)
@@ -244,7 +244,7 @@ async def test_killed_after_any_write_of_a_rollback_it_is_taken_back_all_the_sam
                 assert len(stage.routers.weights(told.namespace)) == 3
                 await says_nothing_more(told)
 
-    await for_each(live, last, STRIDE)
+    await for_each(live, last, STRIDE, at_once=4)
 
 
 async def test_a_long_step_costs_its_renewals_and_a_status_every_ten_seconds(stage: Stage) -> None:
