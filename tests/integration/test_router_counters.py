@@ -649,7 +649,12 @@ async def test_the_agent_of_a_router_pod_tells_rows_of_both_revisions_and_of_a_c
         await pod.attested("m", 2)
         statuses += [await get_status(port) for _ in range(20)]
 
-        told = await rows_of(pod, lambda told: sum(Told.of(told["rows"], f"m-{name}").requests for name in "ab") == 80)
+        def whole(told: dict[str, Any]) -> bool:
+            """All is counted, and a second has passed with the new weights alone."""
+            counted = sum(Told.of(told["rows"], f"m-{name}").requests for name in "ab")
+            return counted == 80 and told["states"][-1]["weights"] == {"m-a": 1000}
+
+        told = await rows_of(pod, whole)
         assert Told.of(told["rows"], "m-b").errors == statuses.count(500)
         assert Told.of(told["rows"], "m-a").requests == statuses.count(200)
         assert [state["weights"] for state in told["states"]][-1] == {"m-a": 1000}
