@@ -196,3 +196,21 @@ def test_history_is_kept_and_not_for_ever(deploy, first):
             where = ("-n", digits.namespace, "--timeout=30s")
             digits.cluster.call(digits.cluster.kubectl, "wait", "--for=delete", f"controllerrevision/{name}", *where)
     assert records() == set(names[2:]), "the one that serves, and five before it"
+
+
+def test_a_route_edited_by_hand_is_put_right_and_goes_when_it_is_not_asked_for(deploy, first):
+    digits = deploy("edited")
+    digits.apply(first, traffic={"timeout": "1s"})
+    digits.wait_ready()
+    split = ("trafficsplits.penstock.dev", digits.namespace, "edited")
+    strange = json.dumps({"spec": {"stickiness": {"header": "x-strange"}}})
+
+    digits.cluster.call(
+        digits.cluster.kubectl, "patch", split[0], "edited", "-n", digits.namespace, "--type=merge", "-p", strange
+    )
+    wait_for(digits.cluster, *split, lambda found: "stickiness" not in found["spec"], 10)
+
+    digits.apply(first, traffic={"timeout": "1s", "provider": "Service"})
+    digits.wait_ready()
+    wait_gone(digits.cluster, split[0], digits.namespace, "penstock.dev/deployment=edited", 120)
+    digits.wait_answers_as(FIRST)
