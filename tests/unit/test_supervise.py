@@ -30,7 +30,8 @@ def supervised(body: str, pause: float = 0.01) -> Iterator[subprocess.Popen[str]
         try:
             yield parent
         finally:
-            parent.kill()
+            parent.terminate()  # a killed one would leave its child behind
+            parent.wait(timeout=10)
 
 
 def born(parent: subprocess.Popen[str]) -> int:
