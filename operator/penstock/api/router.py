@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from . import rules, trafficrules
+from . import trafficrules
 from .base import ApiModel, Duration, K8s, Rule
 from .resource import Metadata
-from .spec import Annotations, Labels, LocalObject, ObjectName, Preserved, Resources
+from .spec import PodPlacement, Resources
 from .status import Condition
 from .traffic import Token
 
@@ -47,21 +47,8 @@ RevisionName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z
 """Without dots: it becomes part of the names of Envoy's statistics, and a label's value."""
 
 
-class RouterPod(ApiModel):
+class RouterPod(PodPlacement):
     """Placement of the router pods."""
-
-    labels: Annotated[Labels, K8s(rules=(rules.LABEL_KEYS,))] | None = None
-    annotations: Annotations | None = None
-    node_selector: Labels | None = None
-    tolerations: Annotated[tuple[Preserved, ...], Field(max_length=32), K8s(list_type="atomic")] | None = None
-    affinity: Preserved | None = None
-    topology_spread_constraints: (
-        Annotated[tuple[Preserved, ...], Field(max_length=8), K8s(list_type="atomic")] | None
-    ) = None
-    priority_class_name: ObjectName | None = None
-    image_pull_secrets: (
-        Annotated[tuple[LocalObject, ...], Field(max_length=8), K8s(list_type="map", keys=("name",))] | None
-    ) = None
 
 
 class RouterUpdate(ApiModel):

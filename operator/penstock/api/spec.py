@@ -20,6 +20,7 @@ __all__ = [
     "InstancesSpec",
     "ModelDeploymentSpec",
     "ModelSpec",
+    "PodPlacement",
     "PodSpec",
     "PrepareSpec",
     "Resources",
@@ -192,8 +193,8 @@ class LocalObject(ApiModel):
 Preserved = Annotated[dict[str, Any], K8s(preserve=True)]
 
 
-class PodSpec(ApiModel):
-    """Placement and metadata of the serving pods; no free template, which could mount any Secret or host path."""
+class PodPlacement(ApiModel):
+    """Where pods go and what they carry; no free template, which could mount any Secret or host path."""
 
     labels: Annotated[Labels, K8s(rules=(rules.LABEL_KEYS,))] | None = None
     annotations: Annotations | None = None
@@ -204,10 +205,15 @@ class PodSpec(ApiModel):
         Annotated[tuple[Preserved, ...], Field(max_length=8), K8s(list_type="atomic")] | None
     ) = None
     priority_class_name: ObjectName | None = None
-    service_account_name: ObjectName | None = None
     image_pull_secrets: (
         Annotated[tuple[LocalObject, ...], Field(max_length=8), K8s(list_type="map", keys=("name",))] | None
     ) = None
+
+
+class PodSpec(PodPlacement):
+    """Placement and metadata of the serving pods; no free template, which could mount any Secret or host path."""
+
+    service_account_name: ObjectName | None = None
     runtime_class_name: ObjectName | None = None
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64), K8s(list_type="map", keys=("name",))] | None = None
 
