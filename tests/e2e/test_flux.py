@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -115,10 +116,11 @@ class App:
 
 @pytest.fixture
 def app(cluster, namespace, controllers, kubectl):
-    made = App(Deployed(cluster, namespace, "synced"), controllers.sync(namespace, timeout="5m"), kubectl)
+    name = f"synced-{uuid4().hex[:4]}"
+    made = App(Deployed(cluster, namespace, name), controllers.sync(f"{namespace}-{name}", timeout="5m"), kubectl)
     with made.moments:
         yield made
-    made.deployed.delete()
+    made.synced.remove()
 
 
 def test_ready_in_progress_and_failed_as_it_is_and_no_drift_at_any_moment(app, store):

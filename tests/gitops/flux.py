@@ -130,6 +130,11 @@ class Synced:
             self._started = True
         self.again()
 
+    def remove(self) -> None:
+        """No longer applied, and what was applied is gone."""
+        for kind in ("kustomization", "gitrepository"):
+            self._flux.kubectl.run("delete", kind, self._repository.name, "-n", self._flux.namespace, "--timeout=60s")
+
     def again(self) -> None:
         """Have Flux fetch and apply once more."""
         for kind in ("gitrepository", "kustomization"):
