@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from penstock.api.facts import ModelFacts
 from penstock.api.resource import ModelDeployment
-from penstock.api.spec import ModelSpec
+from penstock.api.model import ModelSpec
 from penstock.core.names import job_name, revision_name
 from penstock.core.plan import Write, plan
 from penstock.core.revision import RevisionRecord, preparation_key, revision_hash

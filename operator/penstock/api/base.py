@@ -11,13 +11,15 @@ from .units import (
     DURATION_PATTERN,
     NUMBER_PATTERN,
     QUANTITY_PATTERN,
+    REAL_PATTERN,
     canonical_duration,
     canonical_number,
     canonical_quantity,
+    canonical_real,
     duration_seconds,
 )
 
-__all__ = ["ONE_DAY", "ApiModel", "Duration", "K8s", "Number", "Quantity", "Rule", "wire"]
+__all__ = ["ONE_DAY", "ApiModel", "Duration", "K8s", "Number", "Quantity", "Real", "Rule", "wire"]
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,7 @@ Number = Annotated[
     str, BeforeValidator(canonical_number), K8s(int_or_string=True, pattern=NUMBER_PATTERN, max_length=16, minimum=0)
 ]
 """A percentage, probability or ratio: an integer, or a decimal number as text; the API has no floats."""
+Real = Annotated[
+    str, BeforeValidator(canonical_real), K8s(int_or_string=True, pattern=REAL_PATTERN, max_length=20, minimum=0)
+]
+"""As Number, and as small as 1e-9: a tolerance."""

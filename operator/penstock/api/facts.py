@@ -10,13 +10,25 @@ from pydantic import Field
 
 from .base import ApiModel
 
-__all__ = ["ArtifactRef", "DataType", "ModelFacts", "ModelFormat", "RepositoryModel", "Tensor"]
+__all__ = [
+    "ArtifactRef",
+    "DataType",
+    "GateResult",
+    "ModelFacts",
+    "ModelFormat",
+    "MountRef",
+    "RepositoryModel",
+    "Tensor",
+]
 
 DataType = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "FP32", "FP64", "BF16", "STRING",
 ]  # fmt: skip
-ModelFormat = Literal["ONNX", "TritonRepository"]
+ModelFormat = Literal[
+    "ONNX", "TritonRepository", "OpenVINO", "TensorRT", "TorchScript", "XGBoost", "LightGBM", "Treelite",
+]  # fmt: skip
+"""What can be served; every other format is converted to ONNX."""
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=128)]
 TensorName = Annotated[str, Field(min_length=1, max_length=256)]
@@ -50,6 +62,23 @@ class RepositoryModel(ApiModel):
     ensemble: bool = False
 
 
+class GateResult(ApiModel):
+    """One thing that was measured, against what was asked; numbers as text with their unit."""
+
+    name: SafeName
+    """`parity.top1`, `accuracy`, `latency.p95`, `throughput`, `size`, `memory`, `consistency`, `speedup` ..."""
+    asked: Annotated[str, Field(max_length=64)] = ""
+    measured: Annotated[str, Field(max_length=160)] = ""
+    passed: bool
+
+
+class MountRef(ApiModel):
+    """Content that stays where it is: a folder or file of a claim; `artifact` then holds its checksums alone."""
+
+    claim: SafeName
+    path: Annotated[str, Field(max_length=1024)] = ""
+
+
 class ModelFacts(ApiModel):
     """What is known of one model's content; the same content gives the same facts."""
 
@@ -63,6 +92,13 @@ class ModelFacts(ApiModel):
     """True when the first dimension of every tensor is a batch, proven: batch 1, 2 and k gave the same rows."""
     opset: int | None = None
     ir_version: int | None = None
+    source_format: SafeName | None = None
+    """What the source was, where it was converted."""
+    precision: Literal["FP16", "INT8"] | None = None
+    """To what optimization has changed the numerics; None: not at all."""
+    report: Digest | None = None
+    """Manifest of the report in the artifact store."""
+    mount: MountRef | None = None
     models: tuple[RepositoryModel, ...] = ()
     """The models of a TritonRepository, in name order; empty for other formats."""
     warnings: tuple[Annotated[str, Field(max_length=300)], ...] = ()

@@ -6,15 +6,28 @@ at most, compressed when it has to be, and validated by this same code on both s
 
 import base64
 import zlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from .base import ApiModel
-from .facts import Digest, ModelFacts, ModelFormat, Tensor
+from .facts import Digest, GateResult, ModelFacts, Tensor
+from .model import ConnectionSpec, SourceFormat
+from .proving import GatesSpec, OptimizeSpec
 from .reasons import Reason
 
-__all__ = ["REPORT_LIMIT", "REQUEST_VARIABLE", "PreparationError", "PreparationReport", "PreparationRequest"]
+__all__ = [
+    "REPORT_LIMIT",
+    "REQUEST_VARIABLE",
+    "Needs",
+    "Opener",
+    "PreparationError",
+    "PreparationReport",
+    "PreparationRequest",
+]
+
+Opener = Literal["Basic", "Convert", "TensorFlow"]
+"""Images that open models: with onnxruntime alone; with torch and the tabular libraries; with TensorFlow."""
 
 REQUEST_VARIABLE = "PENSTOCK_REQUEST"
 REPORT_LIMIT = 4096
@@ -25,12 +38,25 @@ class PreparationRequest(ApiModel):
     """Everything a preparation depends on except credentials, which the kubelet mounts."""
 
     uri: str
-    format: Literal["Auto"] | ModelFormat = "Auto"
+    format: SourceFormat = "Auto"
     digest: Digest | None = None
-    verify_signature: bool = False
+    verify_signature: Literal["", "Cosign", "ModelSigning"] = ""
     trust: Literal["Data", "Code"] = "Data"
+    entrypoint: str | None = None
+    convert: Literal["Auto", "Never"] = "Auto"
+    delivery: Literal["Copy", "Mount"] = "Copy"
+    dvc_remote: str | None = None
+    connection: ConnectionSpec | None = None
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
+    optimize: OptimizeSpec | None = None
+    gates: GatesSpec | None = None
+    served_name: str = "model"
+    """Only what gates measure in a server depends on it, and on `server`."""
+    server: dict[str, Any] | None = None
+    """`spec.server` as written and the limits of its container; None where no gate needs a server."""
+    opener: Opener = "Basic"
+    """What the container that opens the model can open; content that needs another is answered with `needs`."""
     repository: str
     """Where to publish: host[:port]/name in the artifact store, for example `registry.penstock-system:5000/vision`."""
     plain_http: tuple[str, ...] = ()
@@ -46,11 +72,24 @@ class PreparationError(ApiModel):
     message: Annotated[str, Field(max_length=1500)]
 
 
+class Needs(ApiModel):
+    """Content whose format another opener has to open; the source was looked at, nothing was loaded."""
+
+    format: SourceFormat
+    opener: Opener
+
+
 class PreparationReport(ApiModel):
-    """Exactly one of facts and error."""
+    """Exactly one of facts, error, needs and resolved; beside facts and errors what the gates measured."""
 
     facts: ModelFacts | None = None
     error: PreparationError | None = None
+    needs: Needs | None = None
+    resolved: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """What the URI means now, in the source's own words: an ETag, a digest, a version. The answer of a refresh."""
+    gates: Annotated[tuple[GateResult, ...], Field(max_length=16)] = ()
+    report: Digest | None = None
+    """Manifest of the whole report in the artifact store."""
 
     def encode(self) -> str:
         """The termination message; raises ValueError when even compressed it is over 4,096 bytes."""
@@ -72,6 +111,7 @@ class PreparationReport(ApiModel):
             report = cls.model_validate_json(text)
         except (ValidationError, zlib.error, UnicodeDecodeError) as error:
             raise ValueError(f"not a preparation report: {error}") from error
-        if (report.facts is None) == (report.error is None):
-            raise ValueError("a preparation report holds either facts or an error")
+        said = (report.facts, report.error, report.needs, report.resolved)
+        if sum(part is not None for part in said) != 1:
+            raise ValueError("a preparation report holds one of facts, error, needs and resolved")
         return report

@@ -56,7 +56,7 @@ class Reason(StrEnum):
     """The content is larger than the chart's maxModelSize. Raise that value, or make the model smaller."""
     # the content of the model
     UNKNOWN_FORMAT = "UnknownFormat"
-    """The content is neither an ONNX model nor a Triton repository.
+    """The content is of no format that Penstock knows.
 
     Name the format in spec.model.format, or convert the model.
     """
@@ -70,10 +70,33 @@ class Reason(StrEnum):
     Export it with the opset the message names, or use a newer runtime.
     """
     CODE_NOT_TRUSTED = "CodeNotTrusted"
-    """The repository holds a Python backend, and code runs only with spec.model.trust: Code."""
+    """The content runs code when it is loaded (a Python backend, a pickle), which needs spec.model.trust: Code."""
     INVALID_CONFIG = "InvalidConfig"
     """Triton would refuse or misread this configuration; the message names the field and the rule."""
+    CONVERSION_FAILED = "ConversionFailed"
+    """The model could not be converted to ONNX; the message is the converter's own. Export it yourself, or set
+    spec.model.convert: Never where its own format can be served.
+    """
+    DATA_INVALID = "DataInvalid"
+    """The dataset or the calibration data does not fit the model; the message names the array and what was expected."""
+    # the gates
+    PARITY_FAILED = "ParityFailed"
+    """The served model does not answer as the source does; the message has the rows and differences."""
+    ACCURACY_FAILED = "AccuracyFailed"
+    """The metric is below what spec.gates.accuracy asks for, or it cannot be told from it with this many rows."""
+    LATENCY_FAILED = "LatencyFailed"
+    """In the server, as it will be configured, requests took longer than spec.gates.latency allows."""
+    THROUGHPUT_FAILED = "ThroughputFailed"
+    """The server answered fewer rows per second than spec.gates.throughput asks for."""
+    SIZE_FAILED = "SizeFailed"
+    """The files to serve are larger than spec.gates.size.max."""
+    MEMORY_FAILED = "MemoryFailed"
+    """The server needed more memory than spec.gates.memory.max."""
+    CONSISTENCY_FAILED = "ConsistencyFailed"
+    """Rows in a batch are not answered as the same rows alone. Set batching.maxBatchSize: 0, or mend the model."""
     # the machinery of preparation
+    NOT_ENOUGH_DISK = "NotEnoughDisk"
+    """The node's disk has less room than the preparation needs; the message has both numbers."""
     STORE_UNAVAILABLE = "StoreUnavailable"
     """The artifact store cannot be reached or refuses the token. Look at Deployment penstock-registry."""
     PREPARATION_TIMEOUT = "PreparationTimeout"

@@ -35,7 +35,10 @@ __all__ = [
 Json = dict[str, Any]
 _NAME = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
-_URI = r"^((oci|s3|https)://[^/\s]+/[^\s]+|pvc://[a-z0-9][-a-z0-9.]*(/[^\s]*)?)$"
+_URI = (
+    r"^((oci|s3|gs|az|https)://[^/\s]+/[^\s]+|hf://[^/\s]+/[^/\s]+(/[^\s]*)?|models:/[^/\s@]+[/@][^/\s@]+"
+    r"|pvc://[a-z0-9][-a-z0-9.]*(/[^\s]*)?)$"
+)
 _USER = "^[a-z0-9]+://[^/]*@"
 _PARENT = r"/\.\.(/|$)"
 _OWN_LABELS = "^(penstock\\.dev/.*|app\\.kubernetes\\.io/(name|component|managed-by|part-of))$"
@@ -67,7 +70,8 @@ DEPLOYMENT_NAME = Rule(
 URI_FORM = Rule(
     f"self.matches({_literal(_URI)})",
     lambda uri: matches(_URI, uri),
-    "write oci://host/repository:tag, s3://bucket/key, https://host/path or pvc://claim/path",
+    "write oci://host/repository:tag, s3://bucket/key, gs://bucket/key, az://container/path, https://host/path,"
+    " hf://owner/name@revision, models:/name@alias, models:/name/version or pvc://claim/path",
 )
 URI_CLEAN = Rule(
     f"!self.matches({_literal(_USER)})",

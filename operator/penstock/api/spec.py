@@ -10,7 +10,8 @@ from pydantic import Field
 
 from . import rules, trafficrules
 from .base import ApiModel, Duration, K8s, Quantity, Rule
-from .facts import DataType
+from .model import ModelSpec, ObjectName
+from .proving import GatesSpec, OptimizeSpec
 from .rollout import RolloutSpec
 from .traffic import TrafficSpec
 
@@ -19,16 +20,14 @@ __all__ = [
     "BatchingSpec",
     "InstancesSpec",
     "ModelDeploymentSpec",
-    "ModelSpec",
     "PodPlacement",
     "PodSpec",
+    "PreparePodSpec",
     "PrepareSpec",
     "Resources",
     "ServerSpec",
-    "TensorSpec",
 ]
 
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 QuantityMap = Annotated[dict[str, Quantity], K8s(max_properties=16)]
 Flags = Annotated[dict[str, Annotated[str, K8s(max_length=256)]], K8s(max_properties=32, rules=(rules.FLAG_NAME,))]
 LabelValue = Annotated[str, K8s(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
@@ -43,81 +42,6 @@ class Resources(ApiModel):
 
     requests: QuantityMap | None = None
     limits: QuantityMap | None = None
-
-
-class SecretName(ApiModel):
-    """A Secret of the same namespace. It is mounted, never read by the operator."""
-
-    name: ObjectName
-
-
-class SecretKey(ApiModel):
-    """One key of a Secret of the same namespace."""
-
-    name: ObjectName
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._A-Za-z0-9]+$")]
-
-
-class SignatureSpec(ApiModel):
-    """Require a valid signature: cosign's for oci://, `<uri>.sig` as made by `cosign sign-blob` otherwise."""
-
-    key_secret_ref: SecretKey
-    """The PEM public key (ECDSA P-256 or Ed25519)."""
-
-
-class TensorSpec(ApiModel):
-    """One input or output, overriding what inspection finds."""
-
-    name: Annotated[str, Field(min_length=1, max_length=256)]
-    data_type: DataType
-    dims: Annotated[
-        tuple[Annotated[int, Field(ge=-1, le=2**31 - 1)], ...], Field(max_length=8), K8s(list_type="atomic")
-    ]
-    """Shape as the model declares it; -1 where a dimension is free."""
-
-
-Tensors = Annotated[tuple[TensorSpec, ...], Field(max_length=64), K8s(list_type="map", keys=("name",))]
-
-
-class ModelSpec(ApiModel):
-    """Which model: where its content is, and what it must be."""
-
-    cel_rules: ClassVar[tuple[Rule, ...]] = (
-        rules.DIGEST_OF_URI,
-        rules.NO_CREDENTIALS_FOR_CLAIM,
-        rules.VERBATIM_TENSORS,
-    )
-
-    uri: Annotated[
-        str,
-        Field(min_length=1, max_length=2048),
-        K8s(rules=(rules.URI_FORM, rules.URI_CLEAN, rules.URI_WITHOUT_PARENTS)),
-    ]
-    """Where the content is: oci://, s3://, https:// or pvc://claim/path."""
-    format: Literal["Auto", "ONNX", "TritonRepository"] | None = None
-    """What the content is; Auto looks into it."""
-    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)] | None = None
-    """Pin of the content. Without it the URI is resolved once, and the digest found is recorded."""
-    served_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)] | None = None
-    """The model's name in URLs; metadata.name unless said otherwise."""
-    credentials_secret_ref: SecretName | None = None
-    """Credentials for the URI, with the keys the ecosystem uses: see the guide, "Credentials"."""
-    signature: SignatureSpec | None = None
-    """Refuse content that does not carry a valid signature."""
-    trust: Literal["Data", "Code"] | None = None
-    """Code admits content that runs code when it is loaded: Python backends in a ready Triton repository."""
-    inputs: Tensors | None = None
-    """Inputs, overriding what inspection finds."""
-    outputs: Tensors | None = None
-    """Outputs, overriding what inspection finds."""
-
-
-class PrepareSpec(ApiModel):
-    """The preparation Job."""
-
-    resources: Resources | None = None
-    timeout: Annotated[Duration, K8s(rules=(rules.PREPARE_TIMEOUT,))] = "30m"
-    """The Job is ended, and the preparation failed, after this long."""
 
 
 class BatchingSpec(ApiModel):
@@ -218,6 +142,22 @@ class PodSpec(PodPlacement):
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64), K8s(list_type="map", keys=("name",))] | None = None
 
 
+class PreparePodSpec(PodPlacement):
+    """Placement of the preparation's pod; its service account is what cloud identities are bound to."""
+
+    service_account_name: ObjectName | None = None
+    runtime_class_name: ObjectName | None = None
+
+
+class PrepareSpec(ApiModel):
+    """The preparation Job."""
+
+    resources: Resources | None = None
+    timeout: Annotated[Duration, K8s(rules=(rules.PREPARE_TIMEOUT,))] = "30m"
+    """The Job is ended, and the preparation failed, after this long."""
+    pod: PreparePodSpec | None = None
+
+
 class AutoscalingTarget(ApiModel):
     """What the autoscaler holds steady."""
 
@@ -243,6 +183,8 @@ class ModelDeploymentSpec(ApiModel):
     cel_rules: ClassVar[tuple[Rule, ...]] = (rules.VERBATIM_SERVER, trafficrules.STRATEGY_OF_PROVIDER)
 
     model: ModelSpec
+    optimize: OptimizeSpec | None = None
+    gates: GatesSpec | None = None
     prepare: PrepareSpec | None = None
     server: ServerSpec | None = None
     pod: PodSpec | None = None

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .base import ApiModel, K8s
+from .facts import GateResult
 
 __all__ = [
     "AnalysisStatus",
@@ -131,6 +132,17 @@ class PreparationStatus(ApiModel):
     digest: str | None = None
     size_bytes: Annotated[int, K8s(format="int64")] | None = None
     format: str | None = None
+    """What is served, once prepared."""
+    source_format: str | None = None
+    """What the source was found to be, where another container image has to open it or it was converted."""
+    precision: str | None = None
+    gates: Annotated[tuple[GateResult, ...], Field(max_length=16), K8s(list_type="map", keys=("name",))] | None = None
+    """What each gate measured against what it asked."""
+    report: str | None = None
+    """Digest of the whole report in the artifact store; `penstock report` shows it."""
+    resolved: str | None = None
+    """What the URI meant when it was last asked, in the source's own words."""
+    resolved_time: Time | None = None
     reason: str | None = None
     message: Message | None = None
     warnings: Annotated[tuple[str, ...], Field(max_length=8), K8s(list_type="atomic")] | None = None

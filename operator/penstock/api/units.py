@@ -13,6 +13,7 @@ __all__ = [
     "canonical_duration",
     "canonical_number",
     "canonical_quantity",
+    "canonical_real",
     "duration_seconds",
     "quantity_value",
 ]
@@ -83,3 +84,14 @@ def canonical_number(text: str | int) -> str:
         raise ValueError(f'{text!r} is not a plain number; write it like 2 or "0.5"')
     value = Decimal(str(text)).normalize()
     return f"{value:f}"
+
+
+REAL_PATTERN = r"^[0-9]{1,6}(\.[0-9]{1,9})?([eE]-?[0-9]{1,2})?$"
+
+
+def canonical_real(text: str | int) -> str:
+    """The shortest spelling of a number that may be very small: `1E-03` becomes `0.001`; raises ValueError."""
+    if not re.fullmatch(REAL_PATTERN, str(text)):
+        raise ValueError(f'{text!r} is not a number; write it like 2, "0.5" or "1e-3"')
+    value = Decimal(str(text)).normalize()
+    return f"{value:f}" if -10 < value.adjusted() < 10 else f"{value:e}"

@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from . import rules, trafficrules
-from .base import ONE_DAY, Rule
+from . import base, modelrules, rules, trafficrules
+from .base import Rule
 from .crd import root_schema
 from .kinds import DEFINITIONS
 from .resource import API_VERSION
@@ -23,7 +23,10 @@ __all__ = ["BY_CEL", "Fault", "validate"]
 
 Schema = Mapping[str, Any]
 BY_CEL = {
-    item.rule: item for item in (ONE_DAY, *vars(rules).values(), *vars(trafficrules).values()) if isinstance(item, Rule)
+    item.rule: item
+    for module in (base, rules, modelrules, trafficrules)
+    for item in vars(module).values()
+    if isinstance(item, Rule)
 }
 """Every rule, found by its CEL."""
 _NOUNS = {"array": "a list", "boolean": "true or false", "integer": "an integer", "object": "an object"}

@@ -11,8 +11,9 @@ from typing import Any
 
 from penstock.api.base import wire
 from penstock.api.facts import ModelFacts
+from penstock.api.model import ModelSpec
 from penstock.api.resource import Metadata, ModelDeployment
-from penstock.api.spec import EnvVar, ModelSpec
+from penstock.api.spec import EnvVar
 
 from .names import object_metadata, revision_name
 

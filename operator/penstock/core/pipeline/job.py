@@ -7,9 +7,10 @@ model that runs code when it is loaded finds nothing to take and nowhere to send
 from typing import Any
 from urllib.parse import urlsplit
 
+from penstock.api.model import ModelSpec
 from penstock.api.preparation import REQUEST_VARIABLE, PreparationRequest
 from penstock.api.resource import Metadata
-from penstock.api.spec import ModelSpec, PrepareSpec, Resources
+from penstock.api.spec import PrepareSpec, Resources
 from penstock.api.units import duration_seconds
 from penstock.core.names import PREPARATION_LABEL, PUSH_SECRET, job_name, labels, object_metadata
 from penstock.core.security import container_security, pod_security
@@ -38,7 +39,7 @@ def preparation_request(model: ModelSpec, namespace: str, settings: Settings) ->
         uri=model.uri,
         format=model.format or "Auto",
         digest=model.digest,
-        verify_signature=model.signature is not None,
+        verify_signature=(model.signature.type or "Cosign") if model.signature else "",
         trust=model.trust or "Data",
         inputs=tuple(tensor.model_dump() for tensor in model.inputs or ()),
         outputs=tuple(tensor.model_dump() for tensor in model.outputs or ()),
