@@ -6,6 +6,10 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 export PENSTOCK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/penstock
+export MYPY_CACHE_DIR ?= $(PENSTOCK_CACHE)/mypy
+# tests side by side: WORKERS=1 for one after the other
+export WORKERS ?= 2
+SIDE_BY_SIDE := $(if $(filter 1,$(WORKERS)),,-n $(WORKERS))
 
 .PHONY: help
 help: ## this list
@@ -24,13 +28,27 @@ $(VENV)/installed: requirements/dev.lock pyproject.toml
 .PHONY: venv
 venv: $(VENV)/installed ## the development environment
 
+$(VENV)/models: $(VENV)/installed requirements/models.lock
+	@echo "installing torch and the converters (some GB, minutes the first time)"
+	@$(PY) -m uv pip install --quiet --python $(PY) --require-hashes -r requirements/models.lock \
+	  || $(PY) -m pip install --quiet --require-hashes -r requirements/models.lock
+	@touch $@
+
+.PHONY: venv-models
+venv-models: $(VENV)/models ## what converts models as well, for tests/models
+
 ##@ quality
-.PHONY: lint
+.PHONY: lint lint-rules lint-types lint-contracts lint-generated
 lint: $(VENV)/installed ## formatting, rules, types, import contracts, generated files (under 30 s)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint-types lint-rules lint-contracts lint-generated
+lint-rules:
 	@$(VENV)/bin/ruff format --check --quiet .
 	@$(VENV)/bin/ruff check --quiet .
+lint-types:
 	@$(VENV)/bin/mypy
+lint-contracts:
 	@$(VENV)/bin/lint-imports
+lint-generated:
 	@$(VENV)/bin/penstock generate --check
 
 .PHONY: fmt
@@ -48,7 +66,7 @@ golden: $(VENV)/installed ## write the golden files anew; read the diff
 
 .PHONY: unit
 unit: $(VENV)/installed ## unit and property tests (under 60 s)
-	@$(PY) -m pytest -q tests/unit
+	@$(PY) -m pytest -q $(SIDE_BY_SIDE) tests/unit
 
 .PHONY: integration
 integration: $(VENV)/installed ## against a real API server, registry and tritonserver
@@ -62,8 +80,12 @@ gitops: $(VENV)/installed ## Argo CD's own code, kstatus and real Flux controlle
 e2e: $(VENV)/installed ## on the local cluster, with the chart
 	@$(PY) -m pytest -q tests/e2e
 
+.PHONY: e2e-model-path
+e2e-model-path: $(VENV)/models ## every format and every gate on the local cluster; rows in build/e2e/model-path.json (ARGS="-k keras")
+	@PENSTOCK_FULL=1 $(PY) -m pytest -q tests/e2e/test_model_path.py $(ARGS)
+
 .PHONY: test
-test: $(VENV)/installed ## all of it: lint, unit, integration, e2e on a cluster that is removed again if it was started here
+test: $(VENV)/models ## all of it: lint, unit, integration, e2e on a cluster that is removed again if it was started here
 	@$(PY) hack/test.py
 
 ##@ cluster

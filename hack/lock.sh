@@ -16,6 +16,8 @@ lock() { # name, sources and options
 
 lock dev pyproject.toml --extra runtime --group dev
 lock operator pyproject.toml -c requirements/dev.lock
+lock models --group models -c requirements/dev.lock
 lock jobs requirements/jobs.in -c requirements/dev.lock
 lock triton requirements/triton.in --no-deps
+lock triton-openvino requirements/triton-openvino.in --no-deps
 lock router requirements/router.in --no-deps

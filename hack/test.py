@@ -1,8 +1,9 @@
 """All tests, as `make test` and CI run them: lint, then unit, integration and end-to-end in one pytest.
 
-The local cluster is started when none runs, and removed at the end only then. CLUSTER=existing takes a kubeconfig's
-cluster instead, with images from REGISTRY=. Arguments are passed on to pytest, whose closing line is the last one on
-standard output; the exit code is not 0 when anything failed.
+Two workers, for most of the time is spent waiting: one has the cluster, the other all that does without
+(tests/conftest.py); WORKERS=1 runs one test after the other. The local cluster is started when none runs, and removed
+at the end only then. CLUSTER=existing takes a kubeconfig's cluster instead, with images from REGISTRY=. Arguments are
+passed on to pytest, whose closing line is the last one on standard output; the exit code is not 0 when anything failed.
 """
 
 import os
@@ -20,7 +21,8 @@ from hack.cluster import record  # noqa: E402 - needs the path set above
 from hack.cluster.progress import say, step  # noqa: E402
 from hack.cluster.settings import CHECKOUT, Settings  # noqa: E402
 
-TESTS = ("tests/unit", "tests/cluster", "tests/integration", "tests/gitops", "tests/e2e")
+TESTS = ("tests/unit", "tests/models", "tests/cluster", "tests/gitops", "tests/integration", "tests/e2e")
+"""The quick ones first; with workers the long ones first, so that nobody is left over with them."""
 SLOWEST = 15
 
 
@@ -43,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _pytest(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "pytest", f"--durations={SLOWEST}", "--durations-min=5", *TESTS, *arguments]
+    workers = int(os.environ.get("WORKERS", "2"))
+    tests = ("-n", str(workers), *reversed(TESTS)) if workers > 1 else TESTS
+    return [sys.executable, "-m", "pytest", f"--durations={SLOWEST}", "--durations-min=5", *tests, *arguments]
 
 
 @contextmanager

@@ -5,13 +5,19 @@ from collections.abc import Mapping
 
 from hack.cluster.settings import CHECKOUT
 
-from .cluster import Cluster
+from .cluster import IMAGES, Cluster
 from .screen import DemoError
 
 __all__ = ["SYSTEM_NAMESPACE", "image_values", "install_chart", "registry_images"]
 
 SYSTEM_NAMESPACE = "penstock-system"
-_IMAGES = ("operator", "jobs", "triton", "router", "registry")
+_MORE = {
+    "convert": "convert",
+    "tensorflow": "tensorflow",
+    "triton-torch": "tritonTorch",
+    "triton-openvino": "tritonOpenVINO",
+}
+"""What opens and serves other formats than ONNX and trees, by the name of its chart value."""
 
 
 def install_chart(cluster: Cluster, values: Mapping[str, str]) -> None:
@@ -28,13 +34,14 @@ def install_chart(cluster: Cluster, values: Mapping[str, str]) -> None:
 
 def image_values(images: Mapping[str, str]) -> dict[str, str]:
     """Chart values for image references as `hack/images` writes them."""
-    missing = [name for name in _IMAGES if name not in images]
+    missing = [name for name in IMAGES if name not in images]
     if missing:
         raise DemoError(f"build/images.json names no image for {', '.join(missing)}; run `make images`.")
     values: dict[str, str] = {}
-    for name in _IMAGES:
-        repository, _, tag = images[name].rpartition(":")
-        values |= {f"images.{name}.repository": repository, f"images.{name}.tag": tag}
+    for name, value in {**dict(zip(IMAGES, IMAGES, strict=True)), **_MORE}.items():
+        repository, _, tag = images.get(name, "").rpartition(":")
+        if tag:
+            values |= {f"images.{value}.repository": repository, f"images.{value}.tag": tag}
     return values
 
 
@@ -45,4 +52,4 @@ def registry_images(version: str) -> dict[str, str]:
         raise DemoError(
             "CLUSTER=existing needs REGISTRY=host/path, to which `make images REGISTRY=host/path PUSH=1` has pushed."
         )
-    return {name: f"{registry}/penstock-{name}:{version}" for name in _IMAGES}
+    return {name: f"{registry}/penstock-{name}:{version}" for name in (*IMAGES, *_MORE)}

@@ -16,8 +16,10 @@ from hack.cluster.settings import CHECKOUT, Settings
 
 from .screen import DemoError, Screen
 
-__all__ = ["Cluster", "build_images", "current_cluster", "find_cluster", "local_cluster"]
+__all__ = ["IMAGES", "Cluster", "build_images", "current_cluster", "find_cluster", "local_cluster"]
 
+IMAGES = ("operator", "jobs", "triton", "router", "registry")
+"""Without these there is nothing; what opens other formats than ONNX and trees comes on top."""
 _CALL_SECONDS = 300
 
 
@@ -138,9 +140,9 @@ def current_cluster() -> Cluster:
 
 
 def build_images(screen: Screen) -> dict[str, str]:
-    """References of all images by name, built and imported where that was missing."""
+    """References of images by name; those that everything needs are built and imported where that was missing."""
     with screen.stage("images", "images", quiet=True):
-        _hack("hack/images")
+        _hack("hack/images", "pause", *IMAGES)
         found: dict[str, str] = json.loads((CHECKOUT / "build" / "images.json").read_text())
     return found
 

@@ -7,11 +7,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hack.cluster import shell
+from hack.cluster.errors import ClusterError
 from hack.images import storage
 from hack.images.store import Source
 
@@ -66,10 +67,11 @@ class Buildah:
         return [reference for reference in references if reference.rpartition(":")[0] == name]
 
     def remove(self, references: list[str]) -> None:
-        """Remove images, and the layers that no other image needs."""
+        """Remove images, and the layers that no other image needs; what another build uses stays for the next time."""
         if references:
-            self._run("rmi", "--force", *references)
-            self._run("rmi", "--prune")
+            with suppress(ClusterError):
+                self._run("rmi", "--force", *references)
+                self._run("rmi", "--prune")
 
     def layers(self, reference: str) -> tuple[bytes, list[Source]]:
         """Return an image's configuration and its layers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hack.cluster import binaries, containers, host, oci, record
@@ -15,7 +15,7 @@ from hack.cluster.settings import CHECKOUT, Settings
 from hack.images import debian, inputs
 from hack.images.buildah import Buildah
 from hack.images.store import Source, Store
-from hack.images.table import BASE, Debian, Dockerfile, Program
+from hack.images.table import BASE, IMAGES, Debian, Dockerfile, Program
 
 _REPOSITORY = "localhost/penstock"
 _KEPT = 3
@@ -52,7 +52,8 @@ class Builder:
                 value = inputs.digest(self._root, [], image=image, build=program.parent.name, format=_FORMAT)
             case Dockerfile():
                 paths = self._inputs(image)
-                value = inputs.digest(self._root, paths, base=self.reference(BASE), format=_FORMAT)
+                more = {"above": list(self._above(image).values())} if image.above else {}
+                value = inputs.digest(self._root, paths, base=self.reference(BASE), format=_FORMAT, **more)
         return f"{_REPOSITORY}/{image.name}:{value}"
 
     def import_(self, image: Image) -> None:
@@ -86,6 +87,8 @@ class Builder:
                     return self._keep(made)
             case Dockerfile():
                 base = self.build(BASE)
+                for name in image.above:
+                    self._require(self.build(IMAGES[name]))
                 with step(f"build {image.name}", expect="minutes when its dependencies changed"):
                     return self._make_from_dockerfile(image, base, reference)
 
@@ -100,10 +103,17 @@ class Builder:
         self._require(base)
         with self._scratch() as context:
             inputs.stage(self._root, self._inputs(image), context)
-            self._buildah.build(context / image.path, context, reference, {"BASE": base.reference})
-        made = self._take(reference)
-        self._buildah.remove(self._buildah.tags(f"{_REPOSITORY}/{image.name}")[_KEPT:])
+            arguments = {"BASE": base.reference, **self._above(image)}
+            with self._storage(fcntl.LOCK_SH):
+                self._buildah.build(context / image.path, context, reference, arguments)
+                made = self._take(reference)
+        with suppress(BlockingIOError), self._storage(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            self._buildah.remove(self._buildah.tags(f"{_REPOSITORY}/{image.name}")[_KEPT:])
         return made
+
+    def _above(self, image: Dockerfile) -> dict[str, str]:
+        """Return the references of the images that one takes parts of, by the name of the build argument."""
+        return {name.upper().replace("-", "_"): self.reference(IMAGES[name]) for name in image.above}
 
     def _take(self, reference: str) -> Image:
         """Take over an image that buildah made."""
@@ -129,6 +139,14 @@ class Builder:
     def _scratch(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".scratch-") as folder:
             yield Path(folder)
+
+    @contextmanager
+    def _storage(self, mode: int) -> Iterator[None]:
+        """Share buildah's storage, or have it alone: pruning would take the layers of a build that is under way."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".buildah.lock").open("w") as lock:
+            fcntl.flock(lock, mode)
+            yield
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:

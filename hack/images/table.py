@@ -34,10 +34,14 @@ class Program:
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """An image of the project; what it depends on is read from its COPY instructions."""
+    """An image of the project; what it depends on is read from its COPY instructions.
+
+    ``above`` are images of this table that it takes parts of: its argument of the same name in capitals.
+    """
 
     name: str
     path: Path
+    above: tuple[str, ...] = ()
 
 
 _REGISTRY = """version: 0.1
@@ -62,7 +66,11 @@ _ALL: tuple[Debian | Program | Dockerfile, ...] = (
     ),
     Dockerfile("operator", Path("Dockerfile")),
     Dockerfile("jobs", Path("runtime/images/jobs/Dockerfile")),
+    Dockerfile("convert", Path("runtime/images/convert/Dockerfile")),
+    Dockerfile("tensorflow", Path("runtime/images/tensorflow/Dockerfile")),
     Dockerfile("triton", Path("runtime/images/triton/Dockerfile")),
+    Dockerfile("triton-torch", Path("runtime/images/triton-torch/Dockerfile"), above=("triton",)),
+    Dockerfile("triton-openvino", Path("runtime/images/triton-openvino/Dockerfile"), above=("triton",)),
     Dockerfile("router", Path("runtime/images/router/Dockerfile")),
 )
 

@@ -16,10 +16,21 @@ from penstock.api.reasons import Reason
 
 from .failure import Failure
 
-__all__ = ["Budget", "Content", "StoredFile", "folder_digest", "open_regular", "read_regular", "safe_path", "store"]
+__all__ = [
+    "Budget",
+    "Content",
+    "StoredFile",
+    "collect",
+    "folder_digest",
+    "open_below",
+    "open_regular",
+    "read_regular",
+    "safe_path",
+    "store",
+]
 
 CHUNK = 1 << 20
-_MOST_FILES = 10_000
+MOST_FILES = 10_000
 _LONGEST_PATH = 1024
 
 
@@ -65,7 +76,7 @@ def folder_digest(files: Iterable[StoredFile]) -> str:
 class Budget:
     """How many bytes and files may still be written; going over is TooLarge, said with both numbers."""
 
-    def __init__(self, most_bytes: int, most_files: int = _MOST_FILES) -> None:
+    def __init__(self, most_bytes: int, most_files: int = MOST_FILES) -> None:
         self._most_bytes, self._most_files = most_bytes, most_files
         self._bytes = self._files = 0
 
@@ -166,3 +177,44 @@ def read_regular(path: Path, opener: Callable[[Path], int] = open_regular) -> It
     with os.fdopen(opener(path), "rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
+
+
+def open_below(root: Path, path: str) -> int:
+    """A descriptor of a regular file below `root`, where no part of the way, nor `root`, is a link; raises OSError."""
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    *parts, name = path.split("/")
+    try:
+        for part in parts:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            inner = os.open(part, flags, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    finally:
+        os.close(folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(root / path))
+    return descriptor
+
+
+def collect(root: Path, paths: Iterable[str], digest: str, budget: Budget) -> Content:
+    """Content of files that somebody else wrote below `root`: read once without following links, counted and hashed.
+
+    Raises Failure for a path that is not a plain file below it.
+    """
+    return Content(root, tuple(sorted(_measure(root, safe_path(path), budget) for path in paths)), digest)
+
+
+def _measure(root: Path, path: str, budget: Budget) -> StoredFile:
+    digest, size = hashlib.sha256(), 0
+    budget.add_file()
+    try:
+        for chunk in read_regular(root / path, lambda _: open_below(root, path)):
+            budget.take(len(chunk), path)
+            digest.update(chunk)
+            size += len(chunk)
+    except OSError as error:
+        message = f"the opener names {path[:100]!r}, which cannot be read as a plain file: {error.strerror}"
+        raise Failure(Reason.PREPARATION_FAILED, message) from error
+    return StoredFile(path, size, digest.hexdigest())

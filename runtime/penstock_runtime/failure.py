@@ -1,11 +1,16 @@
 """Failure: why a program of this package stops, as one reason of the closed set and one sentence for the user."""
 
+import errno
+from collections.abc import Iterator
+
 from penstock.api.reasons import Reason
 
-__all__ = ["Failure", "is_out_of_memory", "shorten"]
+__all__ = ["Failure", "full_disk", "is_out_of_memory", "shorten"]
 
 _LONGEST = 1400
 _ALLOCATION_WORDS = ("bad allocation", "bad_alloc", "failed to allocate memory", "cannot allocate memory")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_WORDS = {"no space left on device": errno.ENOSPC, "file too large": errno.EFBIG}
 
 
 class Failure(Exception):
@@ -29,3 +34,23 @@ def shorten(message: str, longest: int = _LONGEST) -> str:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an exception, of whatever library, says that memory could not be had."""
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _ALLOCATION_WORDS)
+
+
+def full_disk(error: BaseException) -> int | None:
+    """ENOSPC, EDQUOT or EFBIG where an exception, or what it came from, says that a file could not grow."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            return cause.errno
+        for words, number in _FULL_WORDS.items():
+            if words in str(cause).lower():
+                return number
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        seen.append(found)
+        yield found
+        found = found.__cause__ or found.__context__

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, cast
@@ -17,11 +18,12 @@ from typing import IO, cast
 from penstock.api.reasons import Reason
 
 from .failure import Failure
+from .mounted import CHECKSUMS, link_mounted
 from .mounts import Places, termination_log
 from .registry import Refused, Registry, RegistryAuth, parse_reference
 from .web import Answer, Truncated, Unreachable, Web
 
-__all__ = ["fetch", "main"]
+__all__ = ["DamagedLayerError", "fetch", "main", "unpack_layer"]
 
 _STAGING = ".staging"
 _PIECE = 1 << 20
@@ -49,7 +51,10 @@ def fetch(environment: Mapping[str, str], places: Places, web: Web | None = None
     _clear(places.models)
     staging.mkdir()
     root = _model_root(staging, environment, places)
+    claim = environment.get("PENSTOCK_CLAIM")
     _download(artifact, web or Web(plain, pauses=_PAUSES), places, root)
+    if claim:
+        _lay_out_mounted(places, root, claim)
     for path in sorted(staging.iterdir()):
         path.rename(places.models / path.name)
     staging.rmdir()
@@ -60,6 +65,16 @@ def _clear(models: Path) -> None:
     models.mkdir(parents=True, exist_ok=True)
     for path in models.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _lay_out_mounted(places: Places, root: Path, claim: str) -> None:
+    """Of mounted content only the checksums were downloaded."""
+    checksums = root / CHECKSUMS
+    text = checksums.read_bytes()
+    checksums.unlink()
+    started = time.monotonic()
+    size = link_mounted(text, places.content, root, claim)
+    print(f"verified {size} bytes of {claim} in {time.monotonic() - started:.1f} s")
 
 
 def _model_root(staging: Path, environment: Mapping[str, str], places: Places) -> Path:
@@ -79,10 +94,10 @@ def _download(artifact: Mapping[str, str], web: Web, places: Places, root: Path)
     where = f"{reference.host}/{reference.repository}"
     try:
         registry = Registry(reference.host, web, RegistryAuth(token=token))
-        with registry.blob(reference.repository, layer) as answer:
-            stream = _HashingStream(answer, int(artifact["sizeBytes"]))
-            _unpack(stream, root)
-            found = stream.finish()
+        unpack_layer(registry, reference.repository, layer, int(artifact["sizeBytes"]), root)
+    except DamagedLayerError as error:
+        message = f"the artifact store {where} sent {error}; its storage is damaged"
+        raise Failure(Reason.DIGEST_MISMATCH, message) from error
     except Refused as error:
         if error.status == 404:
             message = f"the artifact store {where} no longer holds {layer}; it has to be prepared again"
@@ -93,9 +108,23 @@ def _download(artifact: Mapping[str, str], web: Web, places: Places, root: Path)
     except (tarfile.TarError, OSError) as error:
         message = f"{layer} of {where} cannot be unpacked below /models: {error}"
         raise Failure(Reason.STORE_UNAVAILABLE, message) from error
+
+
+class DamagedLayerError(Exception):
+    """The bytes that came are not those that the layer is named by."""
+
+
+def unpack_layer(registry: Registry, repository: str, layer: str, size: int, root: Path) -> None:
+    """Stream a layer through its hash into `root`, which holds a verified model only when this returns.
+
+    Raises DamagedLayerError, tarfile.TarError, OSError, and what the registry raises.
+    """
+    with registry.blob(repository, layer) as answer:
+        stream = _HashingStream(answer, size)
+        _unpack(stream, root)
+        found = stream.finish()
     if found != layer:
-        message = f"the artifact store {where} sent bytes with {found} for {layer}; its storage is damaged"
-        raise Failure(Reason.DIGEST_MISMATCH, message)
+        raise DamagedLayerError(f"bytes with {found} for {layer}")
 
 
 class _HashingStream:

@@ -5,8 +5,8 @@ transfer container checks every answer against the words of `penstock.api`.
 """
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,15 +60,40 @@ class Asked:
     trust: str = "Data"
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
+    entrypoint: str | None = None
+    convert: str = "Auto"
+    opener: str = "Basic"
+    delivery: str = "Copy"
+    served_name: str = "model"
+    optimize: Mapping[str, Any] = field(default_factory=dict)
+    """`spec.optimize` as JSON; empty where nothing is asked."""
+    gates: Mapping[str, Any] = field(default_factory=dict)
+    """`spec.gates` as JSON; empty where nothing is asked."""
+    server: Mapping[str, Any] | None = None
 
     @classmethod
     def read(cls, request: Mapping[str, Any]) -> "Asked":
         """Read the request's JSON."""
-        groups = {
-            group: tuple(Tensor(item["name"], item["dataType"], tuple(item["dims"])) for item in request.get(group, ()))
-            for group in ("inputs", "outputs")
-        }
-        return cls(request.get("format", "Auto"), request.get("trust", "Data"), **groups)
+        return cls(
+            format=request.get("format", "Auto"),
+            trust=request.get("trust", "Data"),
+            inputs=_tensors(request.get("inputs", ())),
+            outputs=_tensors(request.get("outputs", ())),
+            entrypoint=request.get("entrypoint"),
+            convert=request.get("convert", "Auto"),
+            opener=request.get("opener", "Basic"),
+            delivery=request.get("delivery", "Copy"),
+            served_name=request.get("servedName", "model"),
+            optimize=request.get("optimize") or {},
+            gates=request.get("gates") or {},
+            server=request.get("server"),
+        )
+
+    @property
+    def changes_model(self) -> bool:
+        """Whether the numerics may be changed, or a hook may return another model."""
+        precision = self.optimize.get("precision", "None")
+        return precision != "None" or "prune" in self.optimize or "hook" in self.optimize
 
 
 @dataclass(frozen=True)
@@ -79,8 +104,10 @@ class SourceTree:
     sizes: Mapping[str, int]
 
     @classmethod
-    def read(cls, root: Path) -> "SourceTree":
-        """Walk the folder."""
+    def read(cls, root: Path, only: str | None = None) -> "SourceTree":
+        """Walk the folder; with `only` that file alone is seen, whatever lies beside it."""
+        if only is not None:
+            return cls(root, {only: (root / only).stat().st_size})
         sizes = {}
         for folder, _, names in os.walk(root):
             for name in names:
@@ -114,6 +141,10 @@ class Finding:
     ir_version: int | None = None
     models: tuple[RepositoryModel, ...] = ()
     warnings: tuple[str, ...] = ()
+    source_format: str | None = None
+    precision: str | None = None
+    forest: Mapping[str, Any] | None = None
+    """Of tree ensembles that are served as they are: `modelType` and `classes`, as ModelFacts has them."""
 
     def to_answer(self) -> dict[str, Any]:
         """The JSON for the transfer container."""
@@ -126,6 +157,9 @@ class Finding:
             "irVersion": self.ir_version,
             "models": [asdict(model) for model in self.models],
             "warnings": limit_warnings(self.warnings),
+            "sourceFormat": self.source_format,
+            "precision": self.precision,
+            **({"forest": dict(self.forest)} if self.forest else {}),
         }
         return {"facts": facts, "files": dict(self.files), "folders": list(self.folders)}
 
@@ -141,6 +175,10 @@ def version_of(path: str) -> str | None:
     if len(parts) >= 2 and parts[-2].isdigit() and parts[-1] in FILE_BACKENDS:
         return parts[-2]
     return None
+
+
+def _tensors(items: Iterable[Mapping[str, Any]]) -> tuple[Tensor, ...]:
+    return tuple(Tensor(item["name"], item["dataType"], tuple(item["dims"])) for item in items)
 
 
 def _wire(tensor: Tensor) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where the two containers of a preparation meet: small marker files in the shared folder, and a lock each.
+"""Where the containers of a preparation meet: small marker files in the shared folder, and a lock each.
 
 A marker appears whole, by rename. A lock is held for as long as its process lives, so that the other side learns of a
 death (an out-of-memory kill takes the whole container) at once instead of at the Job's deadline.
@@ -14,14 +14,33 @@ from typing import Any
 
 __all__ = ["Meeting", "PartnerDiedError"]
 
-FETCHED, INSPECTED, FAILED = "fetched.json", "inspected.json", "failed"
-SOURCE = "source"
+OPENED = "opened.json"
+"""The opener is there: its tools and its machine."""
+FETCHED = "fetched.json"
+"""Source and data are there and verified."""
+INSPECTED = "inspected.json"
+"""What the opener found and made, or why it could not."""
+ACCEPTED = "accepted.json"
+"""What was made is checked and may be measured in a server."""
+MEASURED = "measured.json"
+"""What the server did."""
+FAILED = "failed"
+"""Nobody need wait any longer."""
+SOURCE, DATASET, CALIBRATION, HOOK = "source", "dataset", "calibration", "hook"
+PREPARED, REUSED = "prepared", "reused"
+"""Written by the opener; below it, unpacked by the transfer, the result of the same conversion."""
+ANSWERS, METRIC, METRIC_SOURCE = "answers", "metric", "metric-source"
+"""The source framework's answers to the dataset; and what a metric of the user's own reads, of the model and of it."""
 _PAUSE = 0.02
 _LARGEST_MARKER = 1 << 20
 
 
 class PartnerDiedError(Exception):
-    """The other container ended without an answer."""
+    """Another container ended without an answer; `partner` is its name."""
+
+    def __init__(self, partner: str) -> None:
+        super().__init__(f"the {partner} container ended without an answer")
+        self.partner = partner
 
 
 class Meeting:
@@ -29,25 +48,31 @@ class Meeting:
 
     def __init__(self, folder: Path, name: str, partner: str, sleep: Callable[[float], None] = time.sleep) -> None:
         self.folder = folder
-        self._partner = folder / f"{partner}.lock"
+        self._partner = partner
         self._sleep = sleep
         self._lock = _held_lock(folder / f"{name}.lock")
 
     def write(self, marker: str, data: Any) -> None:
         """Leave a marker."""
         scratch = self.folder / f".{marker}.part"
-        scratch.write_text(json.dumps(data))
+        scratch.unlink(missing_ok=True)
+        with scratch.open("x") as file:
+            file.write(json.dumps(data))
         scratch.rename(self.folder / marker)
 
-    def wait(self, *markers: str) -> str:
-        """The first of the markers to appear; raises PartnerDiedError when the other side ends before."""
+    def wait(self, *markers: str, partner: str | None = None) -> str:
+        """The first of the markers to appear; raises PartnerDiedError when the one who leaves it ends before.
+
+        `partner` is another container than the meeting's own.
+        """
+        name = partner or self._partner
         while True:
-            died = self._partner_died()
+            died = self._has_died(name)
             for marker in markers:
                 if (self.folder / marker).exists():
                     return marker
             if died:
-                raise PartnerDiedError(f"the {self._partner.stem} container ended without an answer")
+                raise PartnerDiedError(name)
             self._sleep(_PAUSE)
 
     def read(self, marker: str) -> Any:
@@ -59,9 +84,14 @@ class Meeting:
             raise ValueError(f"{marker} is larger than {_LARGEST_MARKER} bytes")
         return json.loads(text)
 
-    def _partner_died(self) -> bool:
+    def clear(self, *markers: str) -> None:
+        """Remove markers that somebody else may have left before their time."""
+        for marker in markers:
+            (self.folder / marker).unlink(missing_ok=True)
+
+    def _has_died(self, partner: str) -> bool:
         try:
-            descriptor = os.open(self._partner, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self.folder / f"{partner}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:

@@ -1,4 +1,4 @@
-"""What the kubelet mounts and says: credentials, keys, tokens, and where the two containers of a preparation meet."""
+"""What the kubelet mounts and says: credentials, keys, tokens, and where the containers of a preparation meet."""
 
 import os
 from collections.abc import Mapping
@@ -17,12 +17,19 @@ class Places:
     """Paths of the pod; tests have their own."""
 
     work: Path = Path("/work")
+    keep: Path = Path("/keep")
     credentials: Path = Path("/etc/penstock/credentials")
+    dataset_credentials: Path = Path("/etc/penstock/dataset-credentials")
+    calibration_credentials: Path = Path("/etc/penstock/calibration-credentials")
+    ca: Path = Path("/etc/penstock/ca")
     signature: Path = Path("/etc/penstock/signature")
     token: Path = Path("/etc/penstock/registry/token")
     claim: Path = Path("/source")
+    dataset_claim: Path = Path("/dataset-source")
+    calibration_claim: Path = Path("/calibration-source")
     config: Path = Path("/etc/penstock/config/config.pbtxt")
     models: Path = Path("/models")
+    content: Path = Path("/content")
     termination: Path = Path("/dev/termination-log")
 
     @classmethod

@@ -17,10 +17,10 @@ from .onnxschema import schema
 from .overrides import apply_overrides
 from .runtimes import CEILINGS, TARGET, Ceiling
 
-__all__ = ["inspect_onnx", "open_session"]
+__all__ = ["PUBLISHED", "choose_file", "inspect_onnx", "open_session"]
 
 TensorProto = schema.TensorProto
-_PUBLISHED = "model.onnx"
+PUBLISHED = "model.onnx"
 _MOST_TENSORS = 256
 _TYPES = {
     TensorProto.FLOAT: "FP32", TensorProto.UINT8: "UINT8", TensorProto.INT8: "INT8", TensorProto.UINT16: "UINT16",
@@ -38,13 +38,13 @@ _ADVICE = {
 }
 
 
-def inspect_onnx(tree: SourceTree, asked: Asked, progress: Progress) -> Finding:
-    """Everything there is to know of the one ONNX model in the tree; raises Failure."""
-    path = choose_file(tree, asked.format)
+def inspect_onnx(tree: SourceTree, asked: Asked, progress: Progress, name: str | None = None) -> Finding:
+    """Everything there is to know of the one ONNX model in the tree, or of the one called `name`; raises Failure."""
+    path = name or choose_file(tree, asked.format)
     progress("reading the ONNX file")
     model = parse_model(tree, path, asked.format)
     check_versions(model, CEILINGS[TARGET])
-    files = {_PUBLISHED: path, **external_files(model, tree, path)}
+    files = {PUBLISHED: path, **external_files(model, tree, path)}
     constants = {item.name for item in model.graph.initializer}
     inputs, problems = read_tensors((i for i in model.graph.input if i.name not in constants), "input")
     outputs, more = read_tensors(model.graph.output, "output")
@@ -65,8 +65,8 @@ def inspect_onnx(tree: SourceTree, asked: Asked, progress: Progress) -> Finding:
 def choose_file(tree: SourceTree, asked: str) -> str:
     """The ONNX file: the only one of that suffix, `model.onnx` among several, or the only file at all."""
     named = [path for path in tree.sizes if path.lower().endswith(".onnx")]
-    if len(named) > 1 and _PUBLISHED in named:
-        return _PUBLISHED
+    if len(named) > 1 and PUBLISHED in named:
+        return PUBLISHED
     if len(named) == 1:
         return named[0]
     if len(named) > 1:
@@ -212,8 +212,8 @@ def external_files(model: Any, tree: SourceTree, path: str) -> dict[str, str]:
         if source not in tree.sizes:
             message = f"the weights of {tensor.name!r} are in {place!r}, which is not beside {path}; upload it too"
             raise Failure(Reason.INVALID_MODEL, message)
-        if place == _PUBLISHED and source != path:
-            message = f"the weights are in a file called {_PUBLISHED}, which the model itself must be called; rename it"
+        if place == PUBLISHED and source != path:
+            message = f"the weights are in a file called {PUBLISHED}, which the model itself must be called; rename it"
             raise Failure(Reason.INVALID_MODEL, message)
         found[place.removeprefix("./")] = source
     return found

@@ -14,18 +14,19 @@ from penstock.api.facts import ArtifactRef
 from penstock.api.reasons import Reason
 
 from .archive import LayerEntry, layer_chunks, layer_size
-from .content import Content, StoredFile, read_regular, safe_path
+from .content import Content, StoredFile, open_below, read_regular, safe_path
 from .failure import Failure
 from .registry import Refused, Registry, parse_reference
 from .web import Truncated, Unreachable
 
-__all__ = ["Layout", "publish"]
+__all__ = ["EMPTY_DIGEST", "MANIFEST_TYPE", "Layout", "digest_of", "model_manifest", "publish"]
 
 ARTIFACT_TYPE = "application/vnd.penstock.model.v1"
 LAYER_TYPE = "application/vnd.penstock.model.layer.v1.tar"
-_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _EMPTY = b"{}"
+EMPTY_DIGEST = f"sha256:{hashlib.sha256(_EMPTY).hexdigest()}"
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ def publish(content: Content, layout: Layout, repository: str, registry: Registr
     for chunk in layer_chunks(entries, reader.read):
         digest.update(chunk)
     layer = f"sha256:{digest.hexdigest()}"
-    manifest = _manifest(layer, size)
-    reference = ArtifactRef(repository=repository, manifest=_digest(manifest), layer=layer, size_bytes=size)
+    manifest = model_manifest(layer, size)
+    reference = ArtifactRef(repository=repository, manifest=digest_of(manifest), layer=layer, size_bytes=size)
     try:
         if not registry.has_blob(name, layer):
             registry.upload(name, layer, size, lambda: layer_chunks(entries, reader.read))
-        if not registry.has_blob(name, _digest(_EMPTY)):
-            registry.upload(name, _digest(_EMPTY), len(_EMPTY), lambda: [_EMPTY])
-        registry.put_manifest(name, f"sha256-{digest.hexdigest()[:32]}", manifest, _MANIFEST_TYPE)
+        if not registry.has_blob(name, EMPTY_DIGEST):
+            registry.upload(name, EMPTY_DIGEST, len(_EMPTY), lambda: [_EMPTY])
+        registry.put_manifest(name, f"sha256-{digest.hexdigest()[:32]}", manifest, MANIFEST_TYPE)
         found = registry.manifest(name, reference.manifest)
     except (Refused, Unreachable, Truncated) as error:
         raise Failure(Reason.STORE_UNAVAILABLE, f"publishing to the artifact store {repository}: {error}") from error
@@ -83,7 +84,7 @@ class _VerifiedReader:
     def read(self, file: StoredFile) -> Iterator[bytes]:
         digest, size = hashlib.sha256(), 0
         try:
-            for chunk in read_regular(self._root / file.path):
+            for chunk in read_regular(self._root / file.path, lambda _: open_below(self._root, file.path)):
                 size += len(chunk)
                 if size > file.size:
                     raise self._changed(file)
@@ -100,16 +101,18 @@ class _VerifiedReader:
         return Failure(Reason.PREPARATION_FAILED, message)
 
 
-def _manifest(layer: str, size: int) -> bytes:
+def model_manifest(layer: str, size: int) -> bytes:
+    """The manifest of a layer of that digest and size; its own digest depends on nothing else."""
     manifest = {
         "schemaVersion": 2,
-        "mediaType": _MANIFEST_TYPE,
+        "mediaType": MANIFEST_TYPE,
         "artifactType": ARTIFACT_TYPE,
-        "config": {"mediaType": _EMPTY_TYPE, "digest": _digest(_EMPTY), "size": len(_EMPTY)},
+        "config": {"mediaType": _EMPTY_TYPE, "digest": EMPTY_DIGEST, "size": len(_EMPTY)},
         "layers": [{"mediaType": LAYER_TYPE, "digest": layer, "size": size}],
     }
     return json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
 
 
-def _digest(data: bytes) -> str:
+def digest_of(data: bytes) -> str:
+    """How the store names these bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

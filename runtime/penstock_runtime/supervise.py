@@ -1,4 +1,4 @@
-"""One child process under limits, and its parent's watch: a hang, a crash or a kill for memory becomes a sentence."""
+"""One child process under limits, and its parent's watch: a hang, a crash, a kill or a flood becomes a sentence."""
 
 import contextlib
 import json
@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ from penstock.api.reasons import Reason
 
 from .failure import Failure
 
-__all__ = ["OUT_OF_MEMORY", "Limits", "Supervised", "apply_limits", "memory_limit"]
+__all__ = [
+    "OUT_OF_MEMORY",
+    "Limits",
+    "Supervised",
+    "Watched",
+    "allow_files",
+    "apply_limits",
+    "disk_use",
+    "memory_limit",
+]
 
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _UNLIMITED = 1 << 60
@@ -27,14 +37,30 @@ _SMALLEST = 128 << 20
 _LARGEST_ANSWER = 1 << 20
 OUT_OF_MEMORY = 77
 """Exit code of a child that could not get memory and could still say so."""
+_LOOK_EVERY = 0.5
+"""Seconds between two looks at what the child has written."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the child may use: bytes of memory (None: all there is) and seconds for everything."""
+    """What the child may use: bytes of memory (None: all there is), seconds for everything, bytes of one file."""
 
     memory: int | None
     seconds: float
+    file_bytes: int = 0
+
+    @classmethod
+    def read(cls, asked: Mapping[str, Any]) -> "Limits":
+        """From the request that `Supervised.ask` sends."""
+        return cls(asked["memory"], asked["seconds"], asked["file_bytes"])
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Folders that the child writes to, and how many bytes may lie in all of them together."""
+
+    folders: tuple[Path, ...]
+    most_bytes: int
 
 
 def memory_limit() -> int | None:
@@ -47,10 +73,11 @@ def memory_limit() -> int | None:
 
 
 def apply_limits(limits: Limits) -> None:
-    """Bind this process: memory, processor time, no core files, no file writes, few descriptors.
+    """Bind this process: memory, processor time, no core files, files no larger than allowed, few descriptors.
 
-    RLIMIT_DATA counts memory that can be written, not address space that is only reserved, as RLIMIT_AS would. There is
-    no RLIMIT_NPROC: it counts a user's threads on the whole node.
+    Nothing can be written before `allow_files` was called. RLIMIT_DATA counts memory that can be written, not address
+    space that is only reserved, as RLIMIT_AS would. There is no RLIMIT_NPROC: it counts a user's threads on the whole
+    node.
     """
     if limits.memory is not None:
         most = max(_SMALLEST, limits.memory - _RESERVE)
@@ -59,10 +86,29 @@ def apply_limits(limits: Limits) -> None:
     for kind, value in (
         (resource.RLIMIT_CPU, processor),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 256),
     ):
         resource.setrlimit(kind, (value, value))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits.file_bytes))
+
+
+def allow_files() -> None:
+    """Let this process write files, each as large as its limits said."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def disk_use(folders: tuple[Path, ...]) -> int:
+    """Bytes on disk of all files below the folders; what vanishes meanwhile does not count."""
+    total, left = 0, list(folders)
+    while left:
+        with contextlib.suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
 
 
 class Supervised:
@@ -72,23 +118,28 @@ class Supervised:
     of JSON: `{"stage": "…"}` says what it is about to do, the last line is the result.
     """
 
-    def __init__(self, module: str, limits: Limits) -> None:
+    def __init__(
+        self, module: str, limits: Limits, environment: Mapping[str, str] | None = None, watched: Watched | None = None
+    ) -> None:
         self._limits = limits
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._watched = watched
         self._child = subprocess.Popen(  # noqa: S603 - this interpreter, a module of ours
-            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
         )
         self._stage = "starting"
         self._rest = b""
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send the request, wait for the result; raises Failure."""
+    def ask(self, request: dict[str, Any], file_bytes: int | None = None) -> dict[str, Any]:
+        """Send the request, wait for the result; raises Failure. `file_bytes` is known only now."""
         assert self._child.stdin is not None
         deadline = time.monotonic() + self._limits.seconds
-        line = json.dumps({**request, "memory": self._limits.memory, "seconds": self._limits.seconds})
+        limits = asdict(self._limits) | ({"file_bytes": file_bytes} if file_bytes is not None else {})
         try:
             with self._child.stdin as pipe:
-                pipe.write(f"{line}\n".encode())
+                pipe.write(f"{json.dumps({**request, **limits})}\n".encode())
             while True:
                 answer = self._next_line(deadline)
                 if "stage" not in answer:
@@ -116,8 +167,11 @@ class Supervised:
         descriptor = self._child.stdout.fileno()
         while b"\n" not in self._rest:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            if left <= 0:
                 raise self._timed_out()
+            self._check_disk()
+            if not select.select([descriptor], [], [], min(left, _LOOK_EVERY) if self._watched else left)[0]:
+                continue
             piece = os.read(descriptor, 1 << 16)
             if not piece:
                 raise EOFError
@@ -130,10 +184,21 @@ class Supervised:
             raise ValueError("not a JSON object")  # noqa: TRY004 - wrong data, not a wrong call
         return answer
 
+    def _check_disk(self) -> None:
+        if self._watched is None:
+            return
+        used = disk_use(self._watched.folders)
+        if used > self._watched.most_bytes:
+            message = (
+                f"{self._stage} has written {used} bytes, {self._watched.most_bytes} may be; use a smaller model or "
+                "raise the chart's operator.maxModelSize"
+            )
+            raise Failure(Reason.TOO_LARGE, message)
+
     def _timed_out(self) -> Failure:
         message = (
             f"{self._stage} took more than {self._limits.seconds:g} s; the model hangs or is too slow for its CPU; "
-            "raise spec.prepare.resources.limits.cpu"
+            "raise spec.prepare.timeout or spec.prepare.resources.limits.cpu"
         )
         return Failure(Reason.PREPARATION_TIMEOUT, message)
 
@@ -149,5 +214,5 @@ class Supervised:
         if code == -signal.SIGXCPU:
             return self._timed_out()
         how = signal.Signals(-code).name if code < 0 else f"code {code}"
-        message = f"{self._stage} ended the runtime ({how}); the file is damaged or crashes onnxruntime"
+        message = f"{self._stage} ended its process ({how}); the file is damaged or crashes the library that reads it"
         return Failure(Reason.INVALID_MODEL, message)

@@ -1,7 +1,7 @@
 """`python -m penstock_runtime.transfer`: the container of a preparation that has the network and the secrets.
 
-It downloads, checks size, digest and signature, hands over to `inspect`, publishes what that laid out, and reports. It
-never parses a model, and what `inspect` answers is only data to it: checked against the files it hashed itself.
+It fetches, checks sizes, digests and signatures, hands over to the opener, publishes what that laid out, and reports.
+It never loads a model, and what other containers answer is only data to it: checked against the files it hashed itself.
 """
 
 import contextlib
@@ -10,145 +10,181 @@ import shutil
 import sys
 import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from penstock.api.facts import ModelFacts
-from penstock.api.preparation import REQUEST_VARIABLE, PreparationError, PreparationReport, PreparationRequest
+from penstock.api.preparation import REQUEST_VARIABLE, Needs, PreparationError, PreparationReport, PreparationRequest
 from penstock.api.reasons import Reason
 
-from .content import Budget, Content
+from .conclusion import Conclusion, Measure
 from .failure import Failure, shorten
-from .meeting import FAILED, FETCHED, INSPECTED, SOURCE, Meeting, PartnerDiedError
-from .mounts import Places, read_secret, termination_log
-from .publish import Layout, publish
+from .gathering import Gathered, Gatherer
+from .keeping import read_kept, write_kept
+from .meeting import (
+    ACCEPTED,
+    FAILED,
+    FETCHED,
+    INSPECTED,
+    MEASURED,
+    OPENED,
+    PREPARED,
+    REUSED,
+    SOURCE,
+    Meeting,
+    PartnerDiedError,
+)
+from .mounts import Places, termination_log
 from .registry import Registry, RegistryAuth, parse_reference
-from .signature import load_public_key, verify
-from .sources import Context, Source, open_source
+from .reuse import Reused, conversion_key, find_result
 from .web import Web
 
-__all__ = ["main", "transfer"]
+__all__ = ["Transfer", "main"]
+
+_FIRST, _LAST, _LOOK = "fetch", "publish", "resolve"
 
 
 def main() -> int:
     """Run the container; returns its exit code."""
     places = Places.here()
+    mode = os.environ.get("PENSTOCK_MODE", "")
+    places.work.mkdir(parents=True, exist_ok=True)
     meeting = Meeting(places.work, "transfer", "inspect")
     try:
-        report = PreparationReport(facts=transfer(os.environ, places, meeting))
+        report = Transfer.read(os.environ, places, meeting).run(mode)
     except Failure as failure:
         report = _failed(failure.reason, failure.message)
-    except Exception as error:  # noqa: BLE001 - a defect of ours has to be reported too, and ends the other container
+    except Exception as error:  # noqa: BLE001 - a defect of ours has to be reported too, and ends the other containers
         traceback.print_exc()
         report = _failed(Reason.PREPARATION_FAILED, shorten(f"the transfer failed: {type(error).__name__}: {error}"))
-    text = report.encode()
-    if report.error:
+    if report is None:
+        return 0
+    if report.error or report.needs:
         with contextlib.suppress(OSError):
-            meeting.write(FAILED, {"reason": report.error.reason})
+            meeting.write(FAILED, {})
+    text = report.encode()
     termination_log(places, text)
     print(text, file=sys.stderr)
-    return 0 if report.facts else 1
+    return 1 if report.error or (report.needs and mode == _FIRST) else 0
 
 
 def _failed(reason: Reason, message: str) -> PreparationReport:
     return PreparationReport(error=PreparationError(reason=reason, message=message))
 
 
-def transfer(environment: Mapping[str, str], places: Places, meeting: Meeting, web: Web | None = None) -> ModelFacts:
-    """Prepare what the request asks for; raises Failure."""
-    request = PreparationRequest.model_validate_json(environment[REQUEST_VARIABLE])
-    web = web or Web(request.plain_http)
-    store = parse_reference(request.repository)
-    token = places.token.read_text().strip() if places.token.is_file() else ""
-    auth = RegistryAuth(token=token)
-    context = Context(web, _credentials(environment, places), places.claim, store.host, auth)
-    key = _public_key(environment, places) if request.verify_signature else None
-    source = open_source(request.uri, context)
-    content = _fetch(source, request, places.work / SOURCE)
-    if key is not None:
-        verify(content, source.signed(content), *key)
-    if content.archive:
-        content.archive.unlink()
-    meeting.write(FETCHED, {"files": len(content.files), "bytes": content.size})
-    answer = _inspected(meeting)
-    artifact = publish(content, _layout(answer), request.repository, Registry(store.host, web, auth))
-    shutil.rmtree(places.work / SOURCE, ignore_errors=True)
-    return _facts(answer, content, artifact.model_dump())
+class Transfer:
+    """One preparation, as far as this container goes."""
 
+    def __init__(self, gatherer: Gatherer, registry: Registry, meeting: Meeting) -> None:
+        self._gatherer = gatherer
+        self._request = gatherer.request
+        self._places = gatherer.places
+        self._registry = registry
+        self._meeting = meeting
 
-def _credentials(environment: Mapping[str, str], places: Places) -> dict[str, str]:
-    name = environment.get("PENSTOCK_CREDENTIALS")
-    return read_secret(places.credentials, name, "spec.model.credentialsSecretRef") if name else {}
-
-
-def _public_key(environment: Mapping[str, str], places: Places) -> tuple[Any, str]:
-    secret, _, key = environment.get("PENSTOCK_SIGNATURE_KEY", "").partition("/")
-    path = places.signature / key
-    if not key or not path.is_file():
-        message = f"Secret {secret} with key {key}, named by spec.model.signature, does not exist in this namespace"
-        raise Failure(Reason.SECRET_MISSING, message)
-    place = f"Secret {secret}, key {key}"
-    return load_public_key(path.read_bytes(), place), place
-
-
-def _fetch(source: Source, request: PreparationRequest, root: Path) -> Content:
-    shutil.rmtree(root, ignore_errors=True)
-    content = source.fetch(root, Budget(request.max_bytes))
-    if request.digest and content.digest != request.digest:
-        message = (
-            f"{request.uri} has the digest {content.digest}, spec.model.digest asks for {request.digest}; "
-            "the content changed, or the pin is of another version"
+    @classmethod
+    def read(
+        cls, environment: Mapping[str, str], places: Places, meeting: Meeting, web: Web | None = None
+    ) -> "Transfer":
+        """From the pod's variables and mounts."""
+        request = PreparationRequest.model_validate_json(environment[REQUEST_VARIABLE])
+        web = web or Web(request.plain_http)
+        store = parse_reference(request.repository)
+        auth = RegistryAuth(token=places.token.read_text().strip() if places.token.is_file() else "")
+        return cls(
+            Gatherer(environment, places, request, web, store.host, auth), Registry(store.host, web, auth), meeting
         )
-        raise Failure(Reason.DIGEST_MISMATCH, message)
-    return content
+
+    def run(self, mode: str) -> PreparationReport | None:
+        """The report, or None where the next container goes on; raises Failure.
+
+        Modes: empty for a whole preparation, `fetch` and `publish` for the two ends of one whose containers run one
+        after the other, `resolve` to ask only what the URI means now.
+        """
+        if mode == _LOOK:
+            return PreparationReport(resolved=self._gatherer.resolve())
+        if mode == _LAST:
+            return self._conclude(read_kept(self._places.keep), None, lambda _: self._answered(MEASURED, "measure"))
+        gathered = self._gatherer.gather()
+        if mode == _FIRST:
+            return self._hand_on(gathered)
+        opened = self._opened()
+        key = conversion_key(self._request, gathered, opened)
+        reused = find_result(key, self._request, gathered, self._registry, self._places.work / PREPARED / REUSED)
+        self._meeting.write(FETCHED, _fetched(gathered, reused))
+        return self._conclude(gathered, reused, self._measure)
+
+    def _hand_on(self, gathered: Gathered) -> PreparationReport | None:
+        """Where a person's own containers come next, nothing is started that another opener would have to repeat."""
+        from .finding import Asked, SourceTree  # noqa: PLC0415 - this container looks at formats in this mode alone
+        from .routes import find_route  # noqa: PLC0415
+
+        asked = Asked.read(self._request.model_dump(mode="json", by_alias=True, exclude_none=True))
+        _, needs = find_route(SourceTree.read(gathered.content.root, gathered.only), asked)
+        if needs is not None:
+            return self._needs(needs, gathered)
+        write_kept(self._places.keep, gathered)
+        self._meeting.write(FETCHED, _fetched(gathered, None))
+        return None
+
+    def _conclude(self, gathered: Gathered, reused: Reused | None, measure: Measure) -> PreparationReport:
+        answer = self._answered(INSPECTED, "inspect")
+        if "needs" in answer:
+            return self._needs(answer["needs"], gathered)
+        opened = self._opened()
+        conclusion = Conclusion(self._request, self._places, self._registry, gathered, opened, reused)
+        report = conclusion.draw(answer, measure)
+        shutil.rmtree(self._places.work / SOURCE, ignore_errors=True)
+        return report
+
+    def _needs(self, told: Any, gathered: Gathered) -> PreparationReport:
+        try:
+            needs = Needs(format=told["format"], opener=told["opener"], size_bytes=gathered.content.size)
+        except (ValueError, TypeError, KeyError) as error:
+            raise Failure(Reason.PREPARATION_FAILED, f"the inspection's answer is malformed: {error}") from error
+        return PreparationReport(needs=needs, resolved=gathered.resolved)
+
+    def _opened(self) -> dict[str, Any]:
+        return self._answered(OPENED, "inspect")
+
+    def _measure(self, accepted: dict[str, Any]) -> dict[str, Any]:
+        """What the server did with a model that was accepted; an answer that was there before the question is none."""
+        self._meeting.clear(MEASURED)
+        self._meeting.write(ACCEPTED, accepted)
+        return self._answered(MEASURED, "measure")
+
+    def _answered(self, marker: str, partner: str) -> dict[str, Any]:
+        """What another container said; raises Failure, in the words of one that ended without a word too."""
+        try:
+            self._meeting.wait(marker, partner=partner)
+            answer = self._meeting.read(marker)
+        except PartnerDiedError as error:
+            raise _partner_died(error) from error
+        except (ValueError, OSError) as error:
+            raise Failure(Reason.PREPARATION_FAILED, f"the answer of {partner} cannot be read: {error}") from error
+        if not isinstance(answer, dict):
+            raise Failure(Reason.PREPARATION_FAILED, f"the answer of {partner} is not a JSON object")
+        return answer
 
 
-def _inspected(meeting: Meeting) -> dict[str, Any]:
-    try:
-        meeting.wait(INSPECTED)
-        answer = meeting.read(INSPECTED)
-    except PartnerDiedError as error:
+def _partner_died(error: PartnerDiedError) -> Failure:
+    if error.partner == "inspect":
         message = f"{error}, as an out-of-memory kill does; raise spec.prepare.resources.limits.memory"
-        raise Failure(Reason.PREPARATION_OUT_OF_MEMORY, message) from error
-    except (ValueError, OSError) as error:
-        raise Failure(Reason.PREPARATION_FAILED, f"the inspection's answer cannot be read: {error}") from error
-    if not isinstance(answer, dict):
-        raise Failure(Reason.PREPARATION_FAILED, "the inspection's answer is not a JSON object")
-    if "error" in answer:
-        try:
-            told = PreparationError.model_validate(answer["error"])
-        except ValidationError as wrong:
-            raise Failure(Reason.PREPARATION_FAILED, f"the inspection's answer is malformed: {wrong}") from wrong
-        raise Failure(told.reason, told.message)
-    return answer
+        return Failure(Reason.PREPARATION_OUT_OF_MEMORY, message)
+    message = f"{error}, so nothing was measured; look at the Job's pod, or raise spec.prepare.timeout"
+    return Failure(Reason.PREPARATION_FAILED, message)
 
 
-def _layout(answer: Mapping[str, Any]) -> Layout:
-    files, folders = answer.get("files"), answer.get("folders", [])
-    if not isinstance(files, dict) or not isinstance(folders, list):
-        raise Failure(Reason.PREPARATION_FAILED, "the inspection's answer names no files")
-    return Layout({str(name): str(source) for name, source in files.items()}, tuple(map(str, folders)))
-
-
-def _facts(answer: Mapping[str, Any], content: Content, artifact: Mapping[str, Any]) -> ModelFacts:
-    try:
-        found = {**answer["facts"], "digest": content.digest, "artifact": artifact}
-        facts = ModelFacts.model_validate(found)
-    except (ValidationError, KeyError, TypeError) as error:
-        raise Failure(Reason.PREPARATION_FAILED, f"the inspection's answer is malformed: {error}") from error
-    for candidate in (facts, facts.model_copy(update={"warnings": ()})):
-        try:
-            PreparationReport(facts=candidate).encode()
-        except ValueError:
-            continue
-        return candidate
-    message = (
-        f"the model has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs or {len(facts.models)} models; "
-        "their names do not fit the 4 KiB a preparation can report; shorten the names"
-    )
-    raise Failure(Reason.UNSUPPORTED_MODEL, message)
+def _fetched(gathered: Gathered, reused: Reused | None) -> dict[str, Any]:
+    content = gathered.content
+    return {
+        "root": str(content.root),
+        "only": gathered.only,
+        "files": len(content.files),
+        "bytes": content.size,
+        "digest": content.digest,
+        "dataset": gathered.dataset,
+        "calibration": gathered.calibration,
+        "reused": reused.to_marker() if reused else None,
+    }
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """HTTP for downloads and registries, from the standard library alone: what the fetch container can afford to import.
 
-Redirects are followed here, not by urllib, because three things must hold: credentials never travel to another host,
-HTTPS never falls back to plain HTTP, and the number of hops is bounded. Proxies and certificates are taken from the
-usual environment variables (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE).
+Redirects are followed here, not by urllib, because four things must hold: credentials never travel to another host,
+HTTPS never falls back to plain HTTP, no hop leads further into the private network than the one before, and their
+number is bounded. Proxies and certificates are taken from the usual environment variables (HTTPS_PROXY, NO_PROXY,
+SSL_CERT_FILE) unless the Web is given certificates of its own.
 """
 
 import http.client
@@ -11,11 +12,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
-__all__ = ["Answer", "Truncated", "Unreachable", "Web", "origin"]
+from .reach import EVERYWHERE, Forbidden, Network, Reach, Request, Unreachable, handlers
+
+__all__ = ["Answer", "Forbidden", "Truncated", "Unreachable", "Web", "origin"]
 
 Body = Callable[[], Iterable[bytes]]
 CHUNK = 1 << 20
@@ -24,10 +28,6 @@ _MOST_REDIRECTS = 5
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that another try may not meet again."""
 _SECRET_HEADERS = ("authorization", "cookie")
-
-
-class Unreachable(Exception):
-    """No answer: refused, reset, timed out, certificate not trusted, or a redirect that must not be followed."""
 
 
 class Truncated(Exception):
@@ -42,6 +42,7 @@ class Answer:
     headers: Mapping[str, str]
     url: str
     _response: Any
+    reach: Reach = Reach.PUBLIC
 
     @property
     def length(self) -> int | None:
@@ -83,22 +84,43 @@ class Answer:
 
 
 class Web:
-    """Sends requests; `plain_http` names the host[:port]s that may be spoken to without TLS."""
+    """Sends requests; `plain_http` names the host[:port]s that may be spoken to without TLS.
+
+    `certificates` is a PEM file to trust instead of the public ones, `network` decides which addresses are spoken to.
+    """
 
     def __init__(
         self,
         plain_http: Iterable[str] = (),
         timeout: float = 30,
-        pauses: tuple[float, ...] = (0.5, 1, 2),
+        pauses: tuple[float, ...] = (0.5, 1, 2, 4),
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        certificates: Path | None = None,
+        network: Network = EVERYWHERE,
     ) -> None:
         self._plain_http = frozenset(plain_http)
         self._timeout = timeout
         self._pauses = pauses
         self._sleep = sleep
+        self._certificates = certificates
+        self._network = network
         self._opener = urllib.request.OpenerDirector()
-        for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-            self._opener.add_handler(handler())
+        for handler in (urllib.request.ProxyHandler(), *handlers(network, certificates)):
+            self._opener.add_handler(handler)
+
+    def adapted(
+        self, plain: Iterable[str] = (), certificates: Path | None = None, admitted: Iterable[str] = ()
+    ) -> "Web":
+        """The same, with more hosts spoken to without TLS, other certificates, or link-local addresses admitted."""
+        return Web(
+            self._plain_http | set(plain),
+            self._timeout,
+            self._pauses,
+            self._sleep,
+            certificates=certificates or self._certificates,
+            network=self._network.admitting(admitted),
+        )
 
     def base(self, host: str) -> str:
         """`https://host`, or `http://host` where plain HTTP is allowed."""
@@ -112,8 +134,8 @@ class Web:
         for pause in (*self._pauses, None):
             try:
                 answer = self._follow(method, url, headers or {}, body)
-            except Unreachable:
-                if pause is None:
+            except Unreachable as error:
+                if pause is None or isinstance(error, Forbidden):
                     raise
             else:
                 if pause is None or answer.status not in _PASSING:
@@ -123,9 +145,10 @@ class Web:
         raise AssertionError("the last try returns or raises")
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
-        first = url
+        first, furthest = url, Reach.LOOPBACK
         for _ in range(_MOST_REDIRECTS + 1):
-            answer = self._once(method, url, headers, body)
+            answer = self._once(method, url, headers, body, furthest)
+            furthest = min(furthest, answer.reach)
             target = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or not target or method not in ("GET", "HEAD"):
                 return answer
@@ -143,17 +166,19 @@ class Web:
             return
         raise Unreachable(f"{source} redirects to {parts.scheme}://{parts.netloc}; only https:// is followed")
 
-    def _once(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
-        request = urllib.request.Request(url, method=method, headers=dict(headers))  # noqa: S310 - schemes are checked
+    def _once(self, method: str, url: str, headers: Mapping[str, str], body: Body | None, furthest: Reach) -> Answer:
+        request = Request(url, method=method, headers=dict(headers))
+        request.furthest = furthest
         request.add_header("User-Agent", "penstock")
         if body is not None:
             request.data = body()
         try:
+            self._network.check_literal(urlsplit(url).hostname or "", furthest)
             response = self._opener.open(request, timeout=self._timeout)
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise Unreachable(f"{urlsplit(url).netloc} gives no answer: {reason or type(reason).__name__}") from error
-        return Answer(response.status, response.headers, url, response)
+        return Answer(response.status, response.headers, url, response, request.reached)
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

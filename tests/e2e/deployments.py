@@ -76,6 +76,18 @@ class Deployed:
         """Once Ready names this reason; the message goes with it."""
         return self.wait(lambda md: condition(md, "Ready").get("reason") == reason, seconds)
 
+    def wait_refused(self, *reasons: str, seconds: float = 60) -> Object:
+        """Once it is stalled, for one of these reasons; fails at once for another, or when it serves after all."""
+
+        def settled(md: Object) -> bool:
+            told = condition(md, "Ready")
+            return told.get("status") == "True" or bool(condition(md, "Stalled"))
+
+        found = self.wait(settled, seconds)
+        told = condition(found, "Ready")
+        assert told["reason"] in reasons, f"{reasons} was expected: {told['reason']}: {told['message']}"
+        return found
+
     def owned(self, kinds: str = OWNED) -> list[Object]:
         """The objects made for it."""
         return items(self.cluster, kinds, self.namespace, f"penstock.dev/deployment={self.name}")

@@ -19,10 +19,12 @@ from hack.cluster import pki
 from hack.cluster.controlplane import ControlPlane
 from hack.cluster.masters import AUDIT_POLICY
 
-from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
-from penstock.api.preparation import REQUEST_VARIABLE, PreparationError, PreparationReport, PreparationRequest
+from penstock.api.facts import ArtifactRef, GateResult, ModelFacts, Tensor
+from penstock.api.preparation import REQUEST_VARIABLE, Needs, PreparationError, PreparationReport, PreparationRequest
+from penstock.api.proving import LatencyGate
 from penstock.api.reasons import Reason
 from penstock.api.router import SPLIT_KIND
+from penstock.api.units import duration_seconds
 from penstock.core.names import COMPONENT_LABEL, MANAGED_BY
 from penstock.kube.client import KubeClient
 from penstock.kube.errors import ApiError, NotFound
@@ -33,9 +35,11 @@ from .fakerouters import FakeRouters
 
 __all__ = [
     "BROKEN",
+    "CONVERTED",
     "FAILING",
     "LOAD_ERROR",
     "MISSING",
+    "MOVED",
     "V1",
     "V2",
     "AuditedControlPlane",
@@ -47,6 +51,10 @@ V1, V2 = "oci://models.example/digits:v1", "oci://models.example/digits:v2"
 BROKEN, MISSING = "oci://models.example/digits:broken", "oci://models.example/digits:missing"
 FAILING = "oci://models.example/digits:failing"
 """Serves, and fails every fifth request."""
+CONVERTED = "oci://models.example/digits:sklearn"
+"""Is for the image that converts; its p95 is 4 ms."""
+MOVED = "oci://models.example/digits:moved"
+"""Means something else by the time it is asked again."""
 LOAD_ERROR = "failed to load 'digits': Invalid argument: unexpected inference input 'X'"
 _CRDS = Path(__file__).parents[2] / "crds"
 _TIME = "2026-01-01T00:00:00Z"
@@ -163,6 +171,8 @@ async def _attend(client: KubeClient, routers: FakeRouters, pod: Mapping[str, An
     match metadata["labels"][COMPONENT_LABEL]:
         case "prepare":
             status = _prepared(pod)
+        case "resolve":
+            status = _ended_with(PreparationReport(resolved="the second"), ["transfer"])
         case "router":
             status = _routing(await routers.start(pod))
         case _:
@@ -189,18 +199,31 @@ def _routing(address: str) -> dict[str, Any]:
 
 def _prepared(pod: Mapping[str, Any]) -> dict[str, Any]:
     request = PreparationRequest.model_validate_json(_environment(pod["spec"]["containers"][0])[REQUEST_VARIABLE])
-    report = _report(request)
-    code = 1 if report.error else 0
-    return {
-        "phase": "Failed" if code else "Succeeded",
-        "containerStatuses": [
-            _container("transfer", {"terminated": _end(code, report.encode())}),
-            _container("inspect", {"terminated": _end(code, "")}),
-        ],
-    }
+    named = {item["name"] for item in pod["spec"].get("initContainers", ())} - {"server"}
+    _asked_before.setdefault(pod["metadata"]["namespace"], []).append(request.uri)
+    again = _asked_before[pod["metadata"]["namespace"]].count(MOVED) > 1
+    return _ended_with(_moved(request, again=again) or _report(request), ["transfer", "inspect", *named])
+
+
+_asked_before: dict[str, list[str]] = {}
+
+
+def _moved(request: PreparationRequest, *, again: bool) -> PreparationReport | None:
+    if request.uri != MOVED:
+        return None
+    return _report(request.model_copy(update={"uri": V2 if again else V1}))
+
+
+def _ended_with(report: PreparationReport, containers: list[str]) -> dict[str, Any]:
+    code = 1 if report.error or report.needs else 0
+    first, *others = [_container(name, {"terminated": _end(code, "")}) for name in containers]
+    first["state"] = {"terminated": _end(code, report.encode())}
+    return {"phase": "Failed" if code else "Succeeded", "containerStatuses": [first, *others]}
 
 
 def _report(request: PreparationRequest) -> PreparationReport:
+    if request.uri == CONVERTED and request.opener == "Basic":
+        return PreparationReport(needs=Needs(format="SKLearn", opener="Convert", size_bytes=9000))
     if request.uri == MISSING:
         return PreparationReport(
             error=PreparationError(reason=Reason.UNSUPPORTED_MODEL, message="not a model: expected ONNX, saw a text")
@@ -214,7 +237,19 @@ def _report(request: PreparationRequest) -> PreparationReport:
     facts = ModelFacts(
         format="ONNX", digest=digest, artifact=artifact, **tensors, batching=True, opset=20, ir_version=10
     )
-    return PreparationReport(facts=facts)
+    if request.gates is None or request.gates.latency is None:
+        return PreparationReport(facts=facts)
+    return _judged(facts, request.gates.latency)
+
+
+def _judged(facts: ModelFacts, asked: LatencyGate) -> PreparationReport:
+    limit, digest = asked.p95 or "1h", digest_of("report")
+    passed = duration_seconds(limit) >= 0.004
+    gates = (GateResult(name="latency.p95", asked=limit, measured="4ms", passed=passed),)
+    if passed:
+        return PreparationReport(facts=facts.model_copy(update={"report": digest}), gates=gates, report=digest)
+    error = PreparationError(reason=Reason.LATENCY_FAILED, message=f"p95 is 4ms, {limit} is asked for")
+    return PreparationReport(error=error, gates=gates, report=digest)
 
 
 def digest_of(uri: str) -> str:

@@ -78,6 +78,7 @@ def operator_environment(kubeconfig: Path, namespace: str, *, identity: str, **m
         "KUBECONFIG": str(kubeconfig),
         "PENSTOCK_IMAGE_JOBS": "penstock/jobs:test",
         "PENSTOCK_IMAGE_TRITON": "penstock/triton:test",
+        "PENSTOCK_IMAGE_CONVERT": "penstock/convert:test",
         "PENSTOCK_IMAGE_ROUTER": "penstock/router:test",
         "PENSTOCK_NAMESPACE": namespace,
         "PENSTOCK_WATCH_NAMESPACES": namespace,

@@ -35,7 +35,7 @@ _VOLATILE = frozenset(
     {
         "uid", "resourceVersion", "creationTimestamp", "time", "since", "startTime", "endTime", "lastTransitionTime",
         "clusterIP", "clusterIPs", "iat", "nbf", "exp", RENDERED_ANNOTATION, "failedJob", NUDGE,
-        "renewTime", "generation", "attestedGeneration",
+        "renewTime", "generation", "attestedGeneration", "resolvedTime",
     }
 )  # fmt: skip
 

@@ -96,7 +96,7 @@ class Pod:
         codes = [program.wait(90) for program in programs]
         report = PreparationReport.decode((self.root / "dev/termination-log").read_text())
         assert codes == [1 if report.error else 0, 0][: len(codes)]
-        assert (self.root / "work/failed").exists() == (alone or bool(report.error))
+        assert (self.root / "work/failed").exists() == (alone or bool(report.error or report.needs))
         return report
 
     def fetch(self, facts: ModelFacts, **extra: str) -> int:
@@ -151,8 +151,8 @@ class TestOnnx:
         for _ in range(2):
             assert pod.fetch(facts) == 0
             assert pod.models == {"digits/1/model.onnx": GOOD, "digits/config.pbtxt": b"name: 'digits'"}
-        again = facts_of(pod.prepare(f"https://{pod.web.host}/digits.onnx"))
-        assert again == facts, "the same content gives the same facts"
+        again = facts_of(pod.prepare(f"https://{pod.web.host}/digits.onnx", digest=digest))
+        assert again == facts, "the same content gives the same facts, its evidence included"
 
     def test_the_request_is_checked_before_the_model_is_opened(self, pod: Pod) -> None:
         pod.web.serve("/digits.onnx", GOOD)
@@ -164,7 +164,7 @@ class TestOnnx:
         report = pod.prepare(uri, {"PENSTOCK_CREDENTIALS": "s3-reader"}, alone=True)
         refused(report, Reason.SECRET_MISSING, "s3-reader")
         key = {"PENSTOCK_SIGNATURE_KEY": "signing/pub.pem"}
-        refused(pod.prepare(uri, key, verifySignature=True, alone=True), Reason.SECRET_MISSING, "signing", "pub.pem")
+        refused(pod.prepare(uri, key, verifySignature="Cosign", alone=True), Reason.SECRET_MISSING, "signing", "pub.pem")
         refused(pod.prepare(f"https://{pod.web.host}/none"), Reason.SOURCE_NOT_FOUND, "404")
 
     @pytest.mark.parametrize(

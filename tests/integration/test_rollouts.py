@@ -6,7 +6,7 @@ Requests are made up by fakerouters.py, so a step takes as long as its hold and 
 import asyncio
 import os
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
@@ -98,10 +98,15 @@ async def test_a_canary_from_its_start_to_its_promotion(
         splits = [line for line in written if "/trafficsplits/" in line]
         statuses = [line for line in written if "/modeldeployments/" in line]
         events = [line for line in written if "/events" in line]
+        route = [line for line in written if line in statuses or line in splits]
+        told_between = [len(list(group)) for is_split, group in groupby(route, splits.__contains__) if not is_split]
+        assert max(told_between[1:-1]) <= 2 + took / 10, "one for a stage, one when the routers follow\n" + "\n".join(
+            written
+        )
         stages = len(STEPS) + 4  # preparing, starting, warming, promoting
         assert len(splits) <= len(STEPS) + 4, "\n".join(written)
         assert len(events) <= stages + 2, "\n".join(written)
-        assert len(statuses) <= 4 * stages + took / 10, "\n".join(written)
+        assert len(statuses) <= 2 * stages + 2 + took / 10, "\n".join(written)
 
 
 async def test_while_nothing_is_judged_nobody_is_asked(stage: Stage) -> None:

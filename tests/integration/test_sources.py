@@ -24,7 +24,8 @@ from penstock_runtime.registry import Registry, RegistryAuth
 from penstock_runtime.signature import verify
 from penstock_runtime.sources import Context, open_source
 from penstock_runtime.sources.oci import registry_auth
-from penstock_runtime.sources.s3 import S3Source, s3_client
+from penstock_runtime.sources.objects import ObjectSource
+from penstock_runtime.sources.s3 import S3Bucket, s3_client
 from penstock_runtime.web import Web
 from tests.integration.servers import WebServer, running_registry, web_server
 
@@ -519,7 +520,7 @@ class TestS3:
         client = s3_client(secret, timeout=2)
         for key, reason in (("denied", Reason.SOURCE_DENIED), ("cut", Reason.SOURCE_TRUNCATED)):
             with pytest.raises(Failure) as caught:
-                S3Source("b", key, client).fetch(tmp_path / key, Budget(1 << 20))
+                ObjectSource(S3Bucket("b", client), key).fetch(tmp_path / key, Budget(1 << 20))
             assert caught.value.reason is reason
         assert web.authorizations("/b/cut") == [None], "without keys it is anonymous"
 

@@ -1,6 +1,7 @@
 """A real tritonserver for tests: installed from PyPI into a cache once, started on free loopback ports."""
 
 import fcntl
+import importlib.util
 import json
 import os
 import re
@@ -13,7 +14,8 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import venv
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,8 @@ from typing import Self
 VERSION = "2.51.0"
 _WHEELS = ("nvidia-pytriton==0.7.0", "onnxruntime==1.23.2", "numpy==1.26.4")
 _PYTHONS = ("3.11", "3.12")
-_PRODUCT_BACKEND = Path("runtime/images/triton/backends/onnxruntime/model.py")
+_PRODUCT_BACKENDS = Path("runtime/images/triton/backends")
+_SHARED = "penstock_backend.py"
 _GENERIC = Path(__file__).parent / "backends" / "generic" / "model.py"
 _STAND_INS = (
     "dali", "fil", "identity", "onnxruntime", "openvino", "pytorch", "repeat", "square", "tensorflow", "tensorrt",
@@ -83,13 +86,13 @@ def install() -> Installation:
 
 
 def _install_into(root: Path, python: str) -> None:
-    venv = root / "venv"
-    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    for command in ([sys.executable, "-m", "venv", str(venv)], [*pip, *_WHEELS]):
+    home = root / "venv"
+    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    for command in ([sys.executable, "-m", "venv", str(home)], [*pip, *_WHEELS]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise TritonUnavailable(f"{' '.join(command[:6])} … failed: {done.stderr.strip()[-500:]}")
-    packages = venv / "lib" / f"python{python}" / "site-packages"
+    packages = home / "lib" / f"python{python}" / "site-packages"
     server = packages / "pytriton" / "tritonserver"
     (root / "bin").symlink_to(server / "bin")
     (root / "lib").symlink_to(packages / "nvidia_pytriton.libs")
@@ -101,15 +104,40 @@ def _install_into(root: Path, python: str) -> None:
         executable.chmod(0o755)
 
 
-def lay_out_backends(installation: Installation, target: Path, project: Path) -> None:
-    """The real python backend, the product's onnxruntime one, and a stand-in for every other of Triton's backends."""
+def lay_out_backends(
+    installation: Installation, target: Path, project: Path, products: Collection[str] = ("onnxruntime",)
+) -> None:
+    """The real python backend, the product's own of `products`, and a stand-in for every other of Triton's backends."""
     target.mkdir()
     (target / "python").symlink_to(installation.root / "python-backend")
+    own = project / _PRODUCT_BACKENDS
+    if (own / _SHARED).exists():
+        shutil.copy(own / _SHARED, target)
     for name in _STAND_INS:
-        product = project / _PRODUCT_BACKEND
-        source = product if name == "onnxruntime" and product.exists() else _GENERIC
+        product = own / name / "model.py"
         (target / name).mkdir()
-        shutil.copy(source, target / name / "model.py")
+        shutil.copy(product if name in products and product.exists() else _GENERIC, target / name / "model.py")
+
+
+def lend_packages(installation: Installation, folder: Path, *names: str) -> dict[str, str]:
+    """Variables with which the server's Python finds packages of this environment too, and none but these.
+
+    It ignores PYTHONPATH, so this is a virtual environment that names two folders: the server's own packages first, as
+    with another numpy its Python backend answers empty tensors, then the lent ones.
+    """
+    lent = folder / "lent"
+    lent.mkdir(parents=True)
+    for name in names:
+        found = importlib.util.find_spec(name)
+        if found is None:
+            raise TritonUnavailable(f"the package {name} is not installed here; make venv-models")
+        source = Path((found.submodule_search_locations or [found.origin or ""])[0])
+        (lent / source.name).symlink_to(source)
+    venv.create(folder / "venv", with_pip=False)
+    (packages,) = (folder / "venv").glob("lib/python*/site-packages")
+    own = installation.root / "venv" / "lib" / packages.parent.name / "site-packages"
+    (packages / "lent.pth").write_text(f"{own}\n{lent}\n")
+    return {"PATH": f"{folder / 'venv' / 'bin'}:{installation.environment['PATH']}"}
 
 
 @dataclass(frozen=True)
@@ -125,11 +153,20 @@ class Answer:
 class TritonServer:
     """One running server in explicit mode over a repository folder; stop it with `with` or `stop`."""
 
-    def __init__(self, installation: Installation, repository: Path, work: Path, project: Path, *flags: str) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        repository: Path,
+        work: Path,
+        project: Path,
+        *flags: str,
+        products: Collection[str] = ("onnxruntime",),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.repository = repository
         self._log = work / "tritonserver.log"
         backends = work / "backends"
-        lay_out_backends(installation, backends, project)
+        lay_out_backends(installation, backends, project, products)
         self.http_port, self.grpc_port = _free_ports(2)
         arguments = [
             str(installation.command), f"--model-repository={repository}", f"--backend-directory={backends}",
@@ -140,7 +177,11 @@ class TritonServer:
         ]  # fmt: skip
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                arguments, stdout=log, stderr=subprocess.STDOUT, env=installation.environment, start_new_session=True
+                arguments,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**installation.environment, **(environment or {})},
+                start_new_session=True,
             )
         self._wait_ready()
 

@@ -54,6 +54,8 @@ EVERYTHING = {
     "images": {
         "operator": {"repository": "localhost/penstock/operator", "tag": "abc"},
         "registry": {"repository": "docker.io/library/registry", "digest": "sha256:" + "1" * 64},
+        "tritonOpenVINO": {"repository": ""},
+        "tritonTensorRT": {"repository": "nvcr.example/triton", "tag": "25"},
     },
     "operator": {
         "replicas": 3,
@@ -233,6 +235,10 @@ def test_every_image_comes_from_the_one_registry(helm: Path) -> None:
         "mirror.example:5000/team/penstock-jobs:0.1.0",
         "mirror.example:5000/team/penstock-triton:0.1.0",
         "mirror.example:5000/team/penstock-router:0.1.0",
+        "mirror.example:5000/team/penstock-convert:0.1.0",
+        "mirror.example:5000/team/penstock-tensorflow:0.1.0",
+        "mirror.example:5000/team/penstock-triton-torch:0.1.0",
+        "mirror.example:5000/team/triton:25",
     }
 
 
@@ -260,6 +266,12 @@ def test_the_operator_reads_what_the_chart_writes(helm: Path) -> None:
     assert settings.decisions.image_pull_secrets == ("pull-a", "pull-b")
     assert settings.decisions.jobs_image == "mirror.example:5000/team/penstock-jobs:0.1.0"
     assert settings.decisions.router_image == "mirror.example:5000/team/penstock-router:0.1.0"
+    assert settings.decisions.convert_image == "mirror.example:5000/team/penstock-convert:0.1.0"
+    assert settings.decisions.tensorflow_image == "mirror.example:5000/team/penstock-tensorflow:0.1.0"
+    assert settings.decisions.server_images == {
+        "pytorch": "mirror.example:5000/team/penstock-triton-torch:0.1.0",
+        "tensorrt": "mirror.example:5000/team/triton:25",
+    }
 
 
 def test_a_store_elsewhere_brings_no_registry_and_is_spoken_to_with_tls(helm: Path) -> None:
@@ -462,6 +474,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a misspelt section": ({"registy": {}}, "registy"),
     "a misspelt setting": ({"operator": {"replica": 2}}, "replica"),
     "an image without a name": ({"images": {"jobs": {"repository": ""}}}, "images/jobs/repository"),
+    "an optional image with a bad name": ({"images": {"convert": {"repository": "!"}}}, "images/convert/repository"),
     "a tag with a slash": ({"images": {"jobs": {"tag": "a/b"}}}, "images/jobs/tag"),
     "a digest that is none": ({"images": {"triton": {"digest": "sha256:12"}}}, "images/triton/digest"),
     "a policy that is none": ({"images": {"operator": {"pullPolicy": "Sometimes"}}}, "images/operator/pullPolicy"),

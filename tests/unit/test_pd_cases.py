@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from penstock.api.facts import GateResult
 from penstock.api.preparation import PreparationReport
 from penstock.api.reasons import Reason
+from penstock.core.conditions import MESSAGE
 from penstock.core.names import ObjectKey
 from penstock.core.plan import Write, plan
+from penstock.core.refreshing import REFRESH_FAILURE
 
 from .world import DIRECT, V1, V2, V3, Crash, World, facts, failing, manifest
 
@@ -38,7 +41,7 @@ def at_step(world: World, step: int, uri: str = V2) -> str:
     if world.deployment["spec"]["model"]["uri"] != uri:
         world.point_to(uri)
     world.run_until(
-        lambda w: w.candidate().get("uri") == uri[:512] and w.candidate().get("step") == step and in_force(w)
+        lambda w: w.candidate().get("uri") == uri[:320] and w.candidate().get("step") == step and in_force(w)
     )
     name: str = world.candidate()["revision"]
     return name
@@ -902,8 +905,10 @@ def test_a_full_status_stays_below_16_kib():
         world.broken[f"{long}{number}"] = "x" * 3000
         world.point_to(f"{long}{number}")
         world.run(3)
-    last = facts("last", warnings=("w" * 300,) * 8)
-    world.reports[long] = PreparationReport(facts=last)
+    last = facts("last", warnings=("w" * 300,) * 8, source_format="f" * 20, precision="INT8")
+    result = {"asked": "a" * 64, "measured": "m" * 160, "passed": True}
+    gates = tuple(GateResult(name=f"throughput.batch{n:02}", **result) for n in range(16))
+    world.reports[long] = PreparationReport(facts=last, gates=gates, report=last.digest, resolved="r" * 256)
     world.errors[V1] = 0.004
     world.outage = 0.002
     at_step(world, 1, long)
@@ -912,11 +917,13 @@ def test_a_full_status_stays_below_16_kib():
     sums = status["candidate"]["analysis"]["sums"]
     status["candidate"]["analysis"]["sums"] = ""
     assert len(sums) <= 6144
-    longest = {"message": "m" * 768}
+    longest = {"message": "m" * MESSAGE}
     conditions = [{**condition, **longest} for condition in status["conditions"][:2]] + status["conditions"][2:]
-    full = {**status, **longest, "conditions": conditions}
+    preparation = {**status["preparation"], "refreshFailure": "x" * REFRESH_FAILURE}
+    assert len(preparation["gates"]) == 16
+    full = {**status, **longest, "conditions": conditions, "preparation": preparation}
     assert len(status["history"]) == 10
-    assert len(json.dumps(full)) + 6144 < 16 * 1024
+    assert len(json.dumps(full, separators=(",", ":"))) + 6144 < 16 * 1024
 
 
 def test_the_users_limit_of_records_counts():

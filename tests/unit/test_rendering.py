@@ -7,7 +7,7 @@ import pytest
 import yaml
 from kubernetes import client
 
-from penstock.api.facts import RepositoryModel
+from penstock.api.facts import MountRef, RepositoryModel
 from penstock.api.preparation import PreparationReport
 from penstock.api.router import TrafficSplitSpec
 from penstock.core.plan import Write, plan
@@ -22,6 +22,7 @@ MODELS = {
     "PodDisruptionBudget": client.V1PodDisruptionBudget,
     "HorizontalPodAutoscaler": client.V2HorizontalPodAutoscaler,
     "Job": client.V1Job,
+    "NetworkPolicy": client.V1NetworkPolicy,
     "ControllerRevision": client.V1ControllerRevision,
 }
 FULL = {
@@ -54,10 +55,15 @@ SIGNED = {
     },
     "prepare": {"timeout": "5m", "resources": {"limits": {"memory": "4Gi"}}},
 }
+MOUNTED = {"model": {"uri": "pvc://large/models/digits", "delivery": "Mount"}, "replicas": 2}
 CASES = {
     "smallest": (manifest(), facts()),
     "full": (manifest(**FULL), facts()),
     "signed": (manifest() | {"spec": SIGNED}, facts()),
+    "mounted": (
+        manifest() | {"spec": MOUNTED},
+        facts(mount=MountRef(claim="large", path="models/digits", size_bytes=3 << 30)),
+    ),
     "repository": (
         manifest(),
         facts(format="TritonRepository", models=(RepositoryModel(name="classifier", backend="onnxruntime"),)),

@@ -1,14 +1,15 @@
 """What names a preparation and a revision, and that names cannot collide or move."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.api.facts import ModelFacts
+from penstock.api.proving import OptimizeSpec
 from penstock.api.resource import ModelDeployment
-from penstock.api.model import ModelSpec
 from penstock.core.names import job_name, revision_name
 from penstock.core.plan import Write, plan
 from penstock.core.revision import RevisionRecord, preparation_key, revision_hash
@@ -49,11 +50,56 @@ def test_where_the_artifact_stands_is_no_part_of_the_revision():
     assert hash_of(elsewhere) == hash_of(known)
 
 
-def test_the_preparation_is_keyed_by_source_and_namespace_and_not_by_the_served_name():
-    model = ModelSpec(uri="oci://a/b:1")
-    assert preparation_key(model, "x") != preparation_key(model, "y")
-    assert preparation_key(model, "x") != preparation_key(ModelSpec(uri="oci://a/b:2"), "x")
-    assert preparation_key(ModelSpec(uri="oci://a/b:1", served_name="z"), "x") == preparation_key(model, "x")
+def key_of(namespace: str = "vision", resolved: str | None = None, **spec) -> str:
+    return preparation_key(ModelDeployment.parse(manifest(**spec)).spec, namespace, resolved)
+
+
+GATES = {"latency": {"p95": "20ms"}}
+SERVER = {"instances": {"count": 2}}
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"model": {"uri": "oci://models.example/digits:v1", "servedName": "z"}}, True),
+        ({"model": {"uri": "oci://models.example/digits:v1", "refresh": "5m"}}, True),
+        ({"model": {"uri": "oci://models.example/digits:v1", "trust": "Code"}}, False),
+        ({"server": SERVER}, True),
+        ({"prepare": {"timeout": "5m"}}, True),
+        ({"optimize": {}}, True),
+        ({"optimize": {"precision": "INT8"}}, False),
+        ({"gates": {"size": {"max": "1Mi"}}}, False),
+        ({"gates": GATES}, False),
+        ({"namespace": "other"}, False),
+        ({"resolved": "7"}, False),
+    ],
+)
+def test_what_names_a_preparation(change, same):
+    assert (key_of(**change) == key_of()) is same
+
+
+def test_the_server_names_a_preparation_only_where_gates_measure_it():
+    assert key_of(gates=GATES, server=SERVER) != key_of(gates=GATES)
+    env = {"env": [{"name": "A", "value": "b"}]}
+    assert key_of(gates=GATES, pod=env) != key_of(gates=GATES)
+    size = {"size": {"max": "1Mi"}}
+    assert key_of(gates=size, server=SERVER) == key_of(gates=size)
+
+
+def test_the_key_of_a_release_before_gates_is_still_the_same():
+    assert key_of() == "6ffa4ab54f54923f"
+
+
+def test_what_was_made_from_the_source_is_named_by_its_own_digest():
+    made = facts(derived=True, source_format="SKLearn")
+    other = made.artifact.model_copy(update={"layer": "sha256:" + "e" * 64})
+    assert hash_of(made.model_copy(update={"artifact": other})) != hash_of(made)
+    plain = facts()
+    assert hash_of(plain.model_copy(update={"artifact": other})) == hash_of(plain)
+
+
+def test_the_report_is_no_part_of_a_revision():
+    assert hash_of(facts(report="sha256:" + "a" * 64)) == hash_of(facts())
 
 
 @given(st.from_regex(r"[a-z][a-z0-9-]{0,38}[a-z0-9]", fullmatch=True), st.from_regex(r"[0-9a-f]{16}", fullmatch=True))
@@ -74,6 +120,10 @@ def test_a_record_gives_back_what_it_was_made_of():
     )
     found = RevisionRecord.from_manifest(record)
     assert found.to_json() == record["data"]
+    later = replace(
+        found, optimize=OptimizeSpec(precision="INT8"), format="SKLearn", opener="Convert", resolved="version 7"
+    )
+    assert RevisionRecord.from_manifest({**record, "data": later.to_json()}) == later
 
 
 def test_a_record_of_a_newer_release_is_refused_by_its_version():

@@ -12,7 +12,7 @@ from penstock.api.facts import ModelFacts
 from penstock.api.reasons import Reason
 from penstock_runtime.failure import Failure
 from penstock_runtime.finding import Asked, Finding, Tensor
-from penstock_runtime.opener import inspect_source
+from penstock_runtime.stages import inspect_source
 from penstock_runtime.runtimes import CEILINGS, TARGET
 
 Shape = list[int | str | None] | None

@@ -7,7 +7,7 @@ import pytest
 from penstock.api.reasons import Reason
 from penstock_runtime.failure import Failure
 from penstock_runtime.finding import Asked, Finding, RepositoryModel
-from penstock_runtime.opener import inspect_source
+from penstock_runtime.stages import inspect_source
 
 TENSORS = (
     'input { name: "x" data_type: TYPE_FP32 dims: [4] } output { name: "y" data_type: TYPE_FP32 dims: [4] } '

@@ -18,7 +18,7 @@ from penstock.api.reasons import Reason
 from penstock.api.resource import ModelDeployment
 from penstock.api.router import TrafficSplitSpec
 from penstock.core.fleet import FleetView, RevisionCounts, RouterPodView, Row
-from penstock.core.names import REVISION_LABEL, ROUTER_LABEL, ObjectKey, key_of
+from penstock.core.names import COMPONENT_LABEL, REVISION_LABEL, ROUTER_LABEL, ObjectKey, key_of
 from penstock.core.observed import Observed
 from penstock.core.plan import HandOver, Join, Leave, Plan, Write, plan
 from penstock.core.router import default_router
@@ -29,7 +29,9 @@ DIRECT = {"provider": "Service"}
 """spec.traffic without a router: what rollouts without evidence are tested with."""
 BOUNDS = (5, 10, 20, 50, 100)
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-SETTINGS = Settings(jobs_image="jobs:1", triton_image="triton:1")
+SETTINGS = Settings(
+    jobs_image="jobs:1", triton_image="triton:1", convert_image="convert:1", server_images={"openvino": "openvino:1"}
+)
 
 
 class Crash(Exception):
@@ -116,7 +118,12 @@ class World:
     deployment: dict[str, Any] = field(default_factory=manifest)
     objects: dict[ObjectKey, dict[str, Any]] = field(default_factory=dict)
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reports: dict[str, PreparationReport] = field(default_factory=dict)
+    reports: dict[str | tuple[str, str], PreparationReport] = field(default_factory=dict)
+    """By uri, or by uri and opener."""
+    meanings: dict[str, PreparationReport | str] = field(default_factory=dict)
+    """What a resolve Job answers, by uri."""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """Of the Jobs that have run."""
     broken: dict[str, str] = field(default_factory=dict)
     """uri -> the message tritonserver ends with."""
     slow: set[str] = field(default_factory=set)
@@ -324,10 +331,19 @@ class World:
         return self.deployment["spec"].get("replicas", 1) == 0
 
     def _run_job(self, key: ObjectKey, job: dict[str, Any]) -> None:
-        uri = self._request(job)["uri"]
-        report = self.reports.get(uri, PreparationReport(facts=facts(uri)))
-        job["status"] = {"succeeded": 1} if report.facts else {"failed": 1}
-        ended = {"exitCode": 0 if report.facts else 1, "message": report.encode(), "finishedAt": self._time()}
+        request = self._request(job)
+        uri = request["uri"]
+        report = self.reports.get((uri, request["opener"])) or self.reports.get(uri)
+        if job["metadata"]["labels"][COMPONENT_LABEL] == "resolve":
+            meaning = self.meanings.get(uri, "first")
+            report = PreparationReport(resolved=meaning) if isinstance(meaning, str) else meaning
+        else:
+            self.requests.append(request)
+        report = report or PreparationReport(facts=facts(uri))
+        good = report.error is None and report.needs is None
+        end = {"type": "Complete" if good else "Failed", "status": "True", "lastTransitionTime": self._time()}
+        job["status"] = {"succeeded" if good else "failed": 1, "conditions": [end]}
+        ended = {"exitCode": 0 if good else 1, "message": report.encode(), "finishedAt": self._time()}
         self.pods[f"{key.name}-pod"] = {
             "owner": key,
             "metadata": {"labels": {}, "ownerReferences": [{"uid": job["metadata"]["uid"]}]},

@@ -8,17 +8,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import ApiModel
+from .base import ApiModel, Duration
 
 __all__ = [
     "ArtifactRef",
     "DataType",
+    "Forest",
     "GateResult",
     "ModelFacts",
     "ModelFormat",
     "MountRef",
     "RepositoryModel",
     "Tensor",
+    "Tuned",
 ]
 
 DataType = Literal[
@@ -77,6 +79,24 @@ class MountRef(ApiModel):
 
     claim: SafeName
     path: Annotated[str, Field(max_length=1024)] = ""
+    size_bytes: int = 0
+    """Of the files that are served."""
+
+
+class Forest(ApiModel):
+    """What the server must be told of trees, because their files do not say it, or not where it looks."""
+
+    model_type: Literal["xgboost_json", "xgboost_ubj", "lightgbm", "treelite_checkpoint"]
+    classes: Annotated[int, Field(ge=0, le=65536)] = 0
+    """2 or more of a classifier, 0 where the trees give a value."""
+
+
+class Tuned(ApiModel):
+    """Settings that `spec.gates.tune` has chosen by measurement; they hold where spec.server says nothing."""
+
+    instances: Annotated[int, Field(ge=1, le=64)] | None = None
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    max_queue_delay: Duration | None = None
 
 
 class ModelFacts(ApiModel):
@@ -94,11 +114,16 @@ class ModelFacts(ApiModel):
     ir_version: int | None = None
     source_format: SafeName | None = None
     """What the source was, where it was converted."""
+    derived: bool = False
+    """The files that are served are not the source's own bytes: converted, pruned, quantized or a hook's."""
     precision: Literal["FP16", "INT8"] | None = None
     """To what optimization has changed the numerics; None: not at all."""
     report: Digest | None = None
     """Manifest of the report in the artifact store."""
     mount: MountRef | None = None
+    forest: Forest | None = None
+    """Of XGBoost, LightGBM and Treelite models that are served as they are."""
+    tuned: Tuned | None = None
     models: tuple[RepositoryModel, ...] = ()
     """The models of a TritonRepository, in name order; empty for other formats."""
     warnings: tuple[Annotated[str, Field(max_length=300)], ...] = ()

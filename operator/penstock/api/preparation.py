@@ -6,6 +6,7 @@ at most, compressed when it has to be, and validated by this same code on both s
 
 import base64
 import zlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -17,6 +18,7 @@ from .proving import GatesSpec, OptimizeSpec
 from .reasons import Reason
 
 __all__ = [
+    "OPENERS",
     "REPORT_LIMIT",
     "REQUEST_VARIABLE",
     "Needs",
@@ -24,10 +26,31 @@ __all__ = [
     "PreparationError",
     "PreparationReport",
     "PreparationRequest",
+    "needs_server",
 ]
 
 Opener = Literal["Basic", "Convert", "TensorFlow"]
 """Images that open models: with onnxruntime alone; with torch and the tabular libraries; with TensorFlow."""
+OPENERS: Mapping[SourceFormat, Opener] = {
+    "Auto": "Basic",
+    "ONNX": "Basic",
+    "TritonRepository": "Basic",
+    "OpenVINO": "Basic",
+    "TensorRT": "Basic",
+    "TorchExport": "Convert",
+    "TorchScript": "Convert",
+    "SafeTensors": "Convert",
+    "StateDict": "Convert",
+    "Keras": "Convert",
+    "SKLearn": "Convert",
+    "XGBoost": "Convert",
+    "LightGBM": "Convert",
+    "Treelite": "Convert",
+    "MLflow": "Convert",
+    "TorchServe": "Convert",
+    "SavedModel": "TensorFlow",
+}
+"""Which image is tried first; content that turns out to need another one is answered with `needs`."""
 
 REQUEST_VARIABLE = "PENSTOCK_REQUEST"
 REPORT_LIMIT = 4096
@@ -57,6 +80,8 @@ class PreparationRequest(ApiModel):
     """`spec.server` as written and the limits of its container; None where no gate needs a server."""
     opener: Opener = "Basic"
     """What the container that opens the model can open; content that needs another is answered with `needs`."""
+    resolve: bool = False
+    """Say also what the URI means now, asked before the fetch: what later refreshes are compared with."""
     repository: str
     """Where to publish: host[:port]/name in the artifact store, for example `registry.penstock-system:5000/vision`."""
     plain_http: tuple[str, ...] = ()
@@ -77,10 +102,15 @@ class Needs(ApiModel):
 
     format: SourceFormat
     opener: Opener
+    size_bytes: int = 0
+    """Of the source: what the next pod must have room for."""
 
 
 class PreparationReport(ApiModel):
-    """Exactly one of facts, error, needs and resolved; beside facts and errors what the gates measured."""
+    """Exactly one of facts, error and needs, or `resolved` alone, which may also stand beside each of them.
+
+    Beside facts and errors stands what the gates measured.
+    """
 
     facts: ModelFacts | None = None
     error: PreparationError | None = None
@@ -111,7 +141,12 @@ class PreparationReport(ApiModel):
             report = cls.model_validate_json(text)
         except (ValidationError, zlib.error, UnicodeDecodeError) as error:
             raise ValueError(f"not a preparation report: {error}") from error
-        said = (report.facts, report.error, report.needs, report.resolved)
-        if sum(part is not None for part in said) != 1:
-            raise ValueError("a preparation report holds one of facts, error, needs and resolved")
+        said = sum(part is not None for part in (report.facts, report.error, report.needs))
+        if said > 1 or (said == 0 and report.resolved is None):
+            raise ValueError("a preparation report holds one of facts, error and needs, or resolved alone")
         return report
+
+
+def needs_server(gates: GatesSpec | None) -> bool:
+    """Whether something is measured in the real server: all but the size, which the files alone tell."""
+    return gates is not None and any((gates.dataset, gates.latency, gates.throughput, gates.memory, gates.tune))

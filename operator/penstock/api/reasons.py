@@ -52,6 +52,8 @@ class Reason(StrEnum):
     """spec.model.signature asks for a signature and there is none. Sign the content with cosign."""
     SIGNATURE_INVALID = "SignatureInvalid"
     """The signature was not made for this content by this key. Do not serve it before you know why."""
+    REFRESH_FAILED = "RefreshFailed"
+    """The source could not say what spec.model.uri means now. Nothing is changed; the next refresh asks again."""
     TOO_LARGE = "TooLarge"
     """The content is larger than the chart's maxModelSize. Raise that value, or make the model smaller."""
     # the content of the model

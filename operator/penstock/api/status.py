@@ -135,14 +135,21 @@ class PreparationStatus(ApiModel):
     """What is served, once prepared."""
     source_format: str | None = None
     """What the source was found to be, where another container image has to open it or it was converted."""
+    opener: Literal["Basic", "Convert", "TensorFlow"] | None = None
+    """The image that the source turned out to need."""
+    source_bytes: Annotated[int, K8s(format="int64")] | None = None
+    """Of the source, where a first look has told: the next pod asks its node for that much room."""
     precision: str | None = None
     gates: Annotated[tuple[GateResult, ...], Field(max_length=16), K8s(list_type="map", keys=("name",))] | None = None
     """What each gate measured against what it asked."""
     report: str | None = None
     """Digest of the whole report in the artifact store; `penstock report` shows it."""
     resolved: str | None = None
-    """What the URI meant when it was last asked, in the source's own words."""
+    """What the URI means, in the source's own words: an ETag, a digest, a version."""
     resolved_time: Time | None = None
+    """Since when it is known to mean that."""
+    refresh_failure: Annotated[str, Field(max_length=256)] | None = None
+    """Why the source could not say what the URI means now; it is asked again at the next refresh."""
     reason: str | None = None
     message: Message | None = None
     warnings: Annotated[tuple[str, ...], Field(max_length=8), K8s(list_type="atomic")] | None = None

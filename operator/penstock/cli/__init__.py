@@ -15,6 +15,7 @@ _COMMANDS = {
     "render": ("penstock.cli.render", "render", "Print repository and objects of a manifest, offline."),
     "validate": ("penstock.cli.validate", "validate", "Say what the API server would say to a manifest, offline."),
     "rollout": ("penstock.cli.rollout", "rollout", "Watch a rollout, decide about it, replay one."),
+    "report": ("penstock.cli.report", "report", "How a model was prepared: what was measured against what was asked."),
     "upgrade-runtime": ("penstock.cli.upgrade", "upgrade_runtime", "Roll out the runtime of the installed release."),
     "repository": ("penstock.cli.repository", "repository", "Check a Triton model repository."),
     "registry": ("penstock.cli.registry", "registry", "Tokens of the artifact store."),

@@ -51,7 +51,7 @@ def render(
     known = _facts(deployment, facts, registry)
     settings = Settings(jobs_image=jobs_image, triton_image=triton_image, registry=registry, router_image=router_image)
     observed = Observed(deployment, settings, router=_router(deployment))
-    key = preparation_key(deployment.spec.model, deployment.metadata.namespace)
+    key = preparation_key(deployment.spec, deployment.metadata.namespace)
     target = find_target(observed, Preparing(PreparationStatus(key=key), known))
     if target.record is None:
         raise click.ClickException(target.message)

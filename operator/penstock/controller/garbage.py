@@ -1,4 +1,4 @@
-"""Takes from the artifact store what no revision record names any more.
+"""Takes from the artifact store what no revision record names any more: content, and the reports about it.
 
 An artifact is removed only after it was seen unnamed at every look for an hour: one that a preparation has just
 published is not named yet, and a restart of the operator begins the hour anew. Repositories below `models/` belong to
@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from penstock.api.resource import KIND
 from penstock.kube.cache import Cache
 
 from .credentials import Access, RegistryCredentials
@@ -28,13 +29,18 @@ _TOKEN_SECONDS = 600
 _PAGE = 1000
 
 
-def named_artifacts(records: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """Digests of the manifests that revision records (ControllerRevisions) name."""
-    return frozenset(
-        str(record["data"]["facts"]["artifact"]["manifest"])
-        for record in records
-        if "artifact" in (record.get("data") or {}).get("facts", {})
-    )
+def named_artifacts(
+    records: Iterable[Mapping[str, Any]], deployments: Iterable[Mapping[str, Any]] = ()
+) -> frozenset[str]:
+    """Digests of the manifests that revision records (ControllerRevisions) and the status of ModelDeployments name."""
+    found: set[str] = set()
+    for record in records:
+        facts = (record.get("data") or {}).get("facts", {})
+        if "artifact" in facts:
+            found |= {str(facts["artifact"]["manifest"]), str(facts.get("report", ""))}
+    for deployment in deployments:
+        found.add(str(((deployment.get("status") or {}).get("preparation") or {}).get("report", "")))
+    return frozenset(found - {""})
 
 
 class ArtifactCollector:
@@ -69,7 +75,9 @@ class ArtifactCollector:
 
     async def _collect(self, session: aiohttp.ClientSession, repository: str) -> int:
         headers = await self._headers(Access(repository, ("pull", "delete")))
-        kept = named_artifacts(self._cache.of_kind("ControllerRevision", repository))
+        kept = named_artifacts(
+            self._cache.of_kind("ControllerRevision", repository), self._cache.of_kind(KIND, repository)
+        )
         removed, now = 0, self._clock()
         for digest in await self._digests(session, repository, headers):
             place = (repository, digest)

@@ -231,10 +231,16 @@ def _router_in_use(split: Mapping[str, Any] | None, wanted: str | None) -> str |
 
 def _sources(deployment: Mapping[str, Any]) -> Iterator[str]:
     """All places that preparations of this ModelDeployment may read from."""
-    yield deployment["spec"]["model"]["uri"]
-    initial = (deployment["spec"].get("rollout") or {}).get("initial")
-    if initial:
-        yield initial["uri"]
+    spec = deployment["spec"]
+    others = (
+        (spec.get("rollout") or {}).get("initial"),
+        (spec.get("gates") or {}).get("dataset"),
+        (spec.get("optimize") or {}).get("calibration"),
+    )
+    yield spec["model"]["uri"]
+    if "dvcRemote" in spec["model"]:
+        yield spec["model"]["dvcRemote"]
+    yield from (other["uri"] for other in others if other)
 
 
 def _is_alive(manifest: Mapping[str, Any]) -> bool:

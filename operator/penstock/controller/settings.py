@@ -9,6 +9,9 @@ from penstock.core.settings import Settings
 
 __all__ = ["OperatorSettings", "read_settings"]
 
+_BACKENDS = ("pytorch", "openvino", "tensorrt")
+"""Those that may be in an image of their own."""
+
 
 @dataclass(frozen=True)
 class OperatorSettings:
@@ -41,6 +44,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> OperatorSetti
             image_pull_secrets=_words(found.get("PENSTOCK_IMAGE_PULL_SECRETS", "")),
             max_model_bytes=int(quantity_value(found.get("PENSTOCK_MAX_MODEL_SIZE", "10Gi"))),
             router_image=found.get("PENSTOCK_IMAGE_ROUTER", ""),
+            convert_image=found.get("PENSTOCK_IMAGE_CONVERT", ""),
+            tensorflow_image=found.get("PENSTOCK_IMAGE_TENSORFLOW", ""),
+            server_images=_server_images(found),
             namespace=namespace,
         ),
         namespace=namespace,
@@ -50,6 +56,12 @@ def read_settings(environment: Mapping[str, str] | None = None) -> OperatorSetti
         collect_artifacts=found.get("PENSTOCK_COLLECT_ARTIFACTS", "") == "true",
         port=int(found.get("PENSTOCK_PORT", "8080")),
     )
+
+
+def _server_images(environment: Mapping[str, str]) -> dict[str, str]:
+    """Images by backend."""
+    given = {backend: environment.get(f"PENSTOCK_IMAGE_TRITON_{backend.upper()}", "") for backend in _BACKENDS}
+    return {backend: image for backend, image in given.items() if image}
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Literal
 from penstock.api.reasons import Reason
 from penstock.api.status import Condition
 
-MESSAGE = 768
+MESSAGE = 600
 """Characters of a message in status: several of them stand beside the evidence, all below 16 KiB."""
 
 __all__ = ["MESSAGE", "Verdict", "conditions", "timestamp"]

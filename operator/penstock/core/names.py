@@ -26,6 +26,8 @@ __all__ = [
     "labels",
     "object_metadata",
     "owner_reference",
+    "prepare_policy_name",
+    "resolve_name",
     "revision_name",
 ]
 
@@ -68,6 +70,16 @@ def revision_name(deployment: str, digest: str) -> str:
 def job_name(deployment: str, preparation: str) -> str:
     """`<md>-prepare-<hash8>`, at most 57 characters."""
     return f"{deployment}-prepare-{preparation[:8]}"
+
+
+def resolve_name(deployment: str, source: str) -> str:
+    """`<md>-resolve-<hash8>`, at most 57 characters: the Job that asks what a URI means now."""
+    return f"{deployment}-resolve-{source[:8]}"
+
+
+def prepare_policy_name(deployment: str) -> str:
+    """`<md>-prepare`: the NetworkPolicy of all preparation pods of a deployment."""
+    return f"{deployment}-prepare"
 
 
 def labels(owner: Metadata, component: str, revision: str | None = None) -> dict[str, str]:

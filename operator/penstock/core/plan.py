@@ -16,8 +16,10 @@ from penstock.api.status import ModelDeploymentStatus
 from .names import ObjectKey, key_of
 from .objects import differs, seal
 from .observed import Observed
-from .preparing import Preparing, begin_with, prepare, restore, superseded_jobs
+from .preparing import Preparing, prepare
+from .recall import begin_with
 from .rendering import Rendering, SplitChange, render
+from .restoring import restore, superseded_jobs
 from .revision import record_manifest
 from .standing import Standing, stand
 from .statuses import announce, describe
@@ -105,11 +107,11 @@ def plan(observed: Observed, now: datetime) -> Plan:
     rendering = render(observed, standing, now)
     restoring = _restoring(observed, standing)
     status = describe(observed, preparing, restoring, target, standing, rendering, now)
-    jobs = [job for source in (preparing, *restoring) if (job := source.create)]
+    jobs = [manifest for source in (preparing, *restoring) for manifest in source.create]
     lowering, raises = _split_writes(rendering.split)
     needed = frozenset({preparing.status.key, *(source.status.key for source in restoring)})
     deletes = [
-        *(source.delete for source in (preparing, *restoring) if source.delete),
+        *(key for source in (preparing, *restoring) for key in source.delete),
         *superseded_jobs(observed, needed),
         *rendering.removals,
     ]

@@ -1,90 +1,92 @@
 """How far the preparation of what the spec asks for has come, and what has to be done about its Job.
 
 The same inputs never run twice: facts are taken from the revision record that the preparation led to. A failure that
-the world outside can mend is tried again after growing pauses, any other waits for a change of the spec.
+the world outside can mend is tried again after growing pauses, any other waits for a change of the spec. Content that
+another image has to open is given to that one, once.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from penstock.api.facts import ModelFacts
+from penstock.api.facts import GateResult, ModelFacts
+from penstock.api.model import SourceFormat
+from penstock.api.preparation import OPENERS, Needs
 from penstock.api.reasons import RETRYABLE, Reason
+from penstock.api.spec import PrepareSpec
 from penstock.api.status import PreparationStatus
 
 from .conditions import timestamp
-from .names import PREPARATION_LABEL, REVISION_LABEL, ObjectKey, job_name, key_of
+from .jobimages import choose_images
+from .names import ObjectKey, job_name, key_of
 from .observed import Observed
-from .pipeline import Outcome, preparation_job, preparation_outcome
-from .revision import RevisionRecord, preparation_key
-from .server import Failure
+from .pipeline import Outcome, Task, preparation_job, preparation_outcome, preparation_policy
+from .recall import find_record, recall_preparation
+from .refreshing import ask_source, learn_meaning
+from .revision import RevisionRecord, canonical_hash
 
-__all__ = ["Preparing", "begin_with", "prepare", "restore", "superseded_jobs"]
+__all__ = ["Preparing", "name_job", "prepare"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=10)
-_WARNINGS = 4
-"""In status; the record has all of them."""
+_WARNINGS, _WARNING = 3, 200
+"""How many of how many characters are in status; the record has all of them."""
+_ASKED, _MEASURED = 20, 48
+"""Characters of a gate's result in status; the report has all of them."""
 _PATIENCE_FOR_PODS = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
 class Preparing:
-    """`facts` once known; else why not yet, or why not at all."""
+    """`facts` once known; else why not yet, or why not at all. `create` is in the order in which to write it."""
 
     status: PreparationStatus
     facts: ModelFacts | None = None
     reason: Reason = Reason.PREPARING
     message: str = ""
     failed: bool = False
-    create: dict[str, Any] | None = None
-    delete: ObjectKey | None = None
+    create: tuple[dict[str, Any], ...] = ()
+    delete: tuple[ObjectKey, ...] = ()
     wake: datetime | None = None
-
-
-def begin_with(observed: Observed) -> Observed:
-    """As if the spec asked for `rollout.initial` while nothing serves; spec.model follows as its candidate (PD-25)."""
-    deployment = observed.deployment
-    initial = deployment.spec.rollout.initial if deployment.spec.rollout else None
-    if initial is None or deployment.status.stable or _is_served(observed):
-        return observed
-    model = deployment.spec.model.model_copy(update={"uri": initial.uri, "digest": initial.digest})
-    spec = deployment.spec.model_copy(update={"model": model})
-    return replace(observed, deployment=deployment.model_copy(update={"spec": spec}))
-
-
-def _is_served(observed: Observed) -> bool:
-    """Whether a revision was found live though status has been lost."""
-    name = observed.deployment.metadata.name
-    split, service = observed.get("TrafficSplit", name), observed.get("Service", name)
-    named = split["spec"].get("stable") if split else None
-    candidate = observed.deployment.status.candidate
-    if named and not (candidate and candidate.revision == named):
-        return True
-    selected = service["spec"].get("selector", {}).get(REVISION_LABEL) if service else None
-    return selected in observed.records
 
 
 def prepare(observed: Observed, now: datetime) -> Preparing:
     """What is known of the model that the spec names."""
-    deployment = observed.deployment
-    key = preparation_key(deployment.spec.model, deployment.metadata.namespace)
-    told = deployment.status.preparation
-    status = told if told and told.key == key else PreparationStatus(key=key)
-    known = _known_facts(observed, status)
-    if known:
-        return _succeeded(status, known)
-    job = observed.get("Job", job_name(deployment.metadata.name, key))
+    found = _prepare(observed, learn_meaning(observed, recall_preparation(observed), now), now)
+    ended = found.facts is not None or found.failed
+    asking = ask_source(observed, found.status, now, ended=ended)
+    return replace(
+        found,
+        create=(*found.create, *asking.create),
+        delete=(*found.delete, *asking.delete),
+        wake=min((moment for moment in (found.wake, asking.wake) if moment), default=None),
+    )
+
+
+def _prepare(observed: Observed, status: PreparationStatus, now: datetime) -> Preparing:
+    record = find_record(observed, status)
+    if record:
+        return _known(status, record)
+    name = name_job(observed, status.key, status.opener, status.source_format)
+    job, looked = observed.get("Job", name), observed.get("Job", name_job(observed, status.key, None, None))
     if job is None:
-        return _without_job(observed, status, now)
-    return _with_job(status, job, preparation_outcome(job, observed.pods_of_job(job)), now)
+        found = _without_job(observed, status, name, now)
+    else:
+        found = _with_job(status, job, preparation_outcome(job, observed.pods_of_job(job)), now)
+    if looked is None or looked is job:
+        return found
+    return replace(found, delete=(*found.delete, key_of(dict(looked))))
 
 
-def _known_facts(observed: Observed, status: PreparationStatus) -> ModelFacts | None:
-    for record in observed.records.values():
-        if record.preparation == status.key or record.name == status.revision:
-            return record.facts
-    return None
+def name_job(observed: Observed, key: str, opener: str | None, source_format: str | None) -> str:
+    """The Job's name; one that follows a first look has another, so that neither is taken for the other."""
+    answered = key if opener is None else canonical_hash([key, opener, source_format])
+    return job_name(observed.deployment.metadata.name, answered)
+
+
+def _known(status: PreparationStatus, record: RevisionRecord) -> Preparing:
+    looked = {"opener": status.opener or record.opener, "source_format": status.source_format or record.format}
+    return _succeeded(status.model_copy(update=looked), record.facts)
 
 
 def _succeeded(status: PreparationStatus, facts: ModelFacts) -> Preparing:
@@ -94,19 +96,50 @@ def _succeeded(status: PreparationStatus, facts: ModelFacts) -> Preparing:
         digest=facts.digest,
         size_bytes=facts.artifact.size_bytes,
         format=facts.format,
-        warnings=facts.warnings[:_WARNINGS] or None,
+        source_format=status.source_format or facts.source_format,
+        opener=status.opener,
+        precision=facts.precision,
+        gates=status.gates,
+        report=status.report or facts.report,
+        resolved=status.resolved,
+        resolved_time=status.resolved_time,
+        refresh_failure=status.refresh_failure,
+        warnings=tuple(warning[:_WARNING] for warning in facts.warnings[:_WARNINGS]) or None,
     )
-    return Preparing(told, facts, Reason.PREPARED, f"{facts.format} {facts.digest}")
+    passed = f"; {len(status.gates)} gates passed" if status.gates else ""
+    return Preparing(told, facts, Reason.PREPARED, f"{facts.format} {facts.digest}{passed}")
 
 
-def _without_job(observed: Observed, status: PreparationStatus, now: datetime) -> Preparing:
+def _task(observed: Observed, status: PreparationStatus) -> Task:
+    deployment = observed.deployment
+    spec = deployment.spec
+    written = spec.model.format or "Auto"
+    return Task(
+        owner=deployment.metadata,
+        key=status.key,
+        model=spec.model,
+        prepare=spec.prepare or PrepareSpec(),
+        optimize=spec.optimize,
+        gates=spec.gates,
+        server=spec.server,
+        env=(spec.pod.env or ()) if spec.pod else (),
+        format=cast("SourceFormat", status.source_format) if status.opener and status.source_format else written,
+        opener=status.opener or OPENERS[written],
+        source_bytes=status.source_bytes,
+    )
+
+
+def _without_job(observed: Observed, status: PreparationStatus, name: str, now: datetime) -> Preparing:
     if status.reason and status.retry_time is None:
         return _failure(status)
     if status.retry_time and timestamp(now) < status.retry_time:
         return _failure(status, _moment(status.retry_time))
-    deployment, owner = observed.deployment, observed.deployment.metadata
-    job = preparation_job(owner, status.key, deployment.spec.model, deployment.spec.prepare, observed.settings)
-    return replace(_under_way(status, Outcome(message=f"preparing {deployment.spec.model.uri}")), create=job)
+    task = choose_images(_task(observed, status), observed.settings)
+    if isinstance(task, str):
+        return Preparing(status, reason=Reason.IMAGE_UNAVAILABLE, message=task, failed=True)
+    owner = observed.deployment.metadata
+    made = (preparation_policy(owner), preparation_job(task, name, observed.settings))
+    return replace(_under_way(status, Outcome(message=f"preparing {task.model.uri}")), create=made)
 
 
 def _under_way(status: PreparationStatus, outcome: Outcome) -> Preparing:
@@ -117,14 +150,17 @@ def _under_way(status: PreparationStatus, outcome: Outcome) -> Preparing:
 
 
 def _with_job(status: PreparationStatus, job: Mapping[str, Any], outcome: Outcome, now: datetime) -> Preparing:
+    outcome = _unless_asked_again(status, outcome)
     if outcome.facts:
-        return _succeeded(status, outcome.facts)
+        return _succeeded(_told(status, outcome, now), outcome.facts)
+    if outcome.needs:
+        return _passed_on(status, job, outcome.needs, now)
     uid = job["metadata"]["uid"]
     if outcome.failed and status.failed_job != uid:
-        return _first_sight_of_failure(status, uid, outcome, now)
+        return _first_sight_of_failure(_told(status, outcome, now), uid, outcome, now)
     if outcome.failed:
         due = status.retry_time is not None and timestamp(now) >= status.retry_time
-        return replace(_failure(status, _moment(status.retry_time)), delete=key_of(dict(job)) if due else None)
+        return replace(_failure(status, _moment(status.retry_time)), delete=(key_of(dict(job)),) if due else ())
     started = _moment(job["metadata"].get("creationTimestamp"))
     overdue = started is not None and now - started > _PATIENCE_FOR_PODS
     if overdue and not any(job.get("status", {}).get(count) for count in ("active", "failed", "succeeded")):
@@ -132,6 +168,38 @@ def _with_job(status: PreparationStatus, job: Mapping[str, Any], outcome: Outcom
         return _under_way(status, replace(outcome, message=sentence))
     wake = started + _PATIENCE_FOR_PODS if started and not overdue else None
     return replace(_under_way(status, outcome), wake=wake)
+
+
+def _unless_asked_again(status: PreparationStatus, outcome: Outcome) -> Outcome:
+    """Whoever was chosen by a first look must open the content; passing it round would never end."""
+    if outcome.needs is None or status.opener is None:
+        return outcome
+    sentence = (
+        f"the {status.opener} image was to open {status.source_format} and says that {outcome.needs.format} needs"
+        f" {outcome.needs.opener}; write spec.model.format"
+    )
+    return replace(outcome, needs=None, failed=True, reason=Reason.PREPARATION_FAILED, message=sentence)
+
+
+def _passed_on(status: PreparationStatus, job: Mapping[str, Any], needs: Needs, now: datetime) -> Preparing:
+    """The next Job follows once status remembers who has to open the content."""
+    told = status.model_copy(
+        update={"opener": needs.opener, "source_format": needs.format, "source_bytes": needs.size_bytes or None}
+    )
+    found = _under_way(told, Outcome(message=f"the content is {needs.format}: the {needs.opener} image opens it"))
+    return replace(found, delete=(key_of(dict(job)),), wake=now)
+
+
+def _told(status: PreparationStatus, outcome: Outcome, now: datetime) -> PreparationStatus:
+    """With what the Job has reported beside facts or failure."""
+    update: dict[str, Any] = {"gates": tuple(map(_shortened, outcome.gates)) or None, "report": outcome.report}
+    if outcome.resolved and status.resolved is None:
+        update |= {"resolved": outcome.resolved, "resolved_time": timestamp(now)}
+    return status.model_copy(update=update)
+
+
+def _shortened(gate: GateResult) -> GateResult:
+    return gate.model_copy(update={"asked": gate.asked[:_ASKED], "measured": gate.measured[:_MEASURED]})
 
 
 def _first_sight_of_failure(status: PreparationStatus, uid: str, outcome: Outcome, now: datetime) -> Preparing:
@@ -157,38 +225,3 @@ def _failure(status: PreparationStatus, wake: datetime | None = None) -> Prepari
 
 def _moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
-
-
-def restore(observed: Observed, record: RevisionRecord, failure: Failure) -> Preparing:
-    """Prepare a record's content again because the artifact store has lost it; it must come out the same."""
-    owner = observed.deployment.metadata
-    status = PreparationStatus(key=record.preparation, revision=record.name)
-    lost = (
-        f"the artifact store has lost {record.facts.artifact.layer}; it is being prepared again from {record.model.uri}"
-    )
-    job = observed.get("Job", job_name(owner.name, record.preparation))
-    if job is None:
-        pinned = record.model.model_copy(update={"digest": record.facts.digest})
-        again = preparation_job(owner, record.preparation, pinned, observed.deployment.spec.prepare, observed.settings)
-        return Preparing(status, reason=Reason.ARTIFACT_MISSING, message=lost, create=again)
-    outcome = preparation_outcome(job, observed.pods_of_job(job))
-    if job["metadata"]["creationTimestamp"] < failure.time and (outcome.facts or outcome.failed):
-        return Preparing(status, reason=Reason.ARTIFACT_MISSING, message=lost, delete=key_of(dict(job)))
-    if outcome.failed:
-        return Preparing(status, reason=outcome.reason, message=f"{lost}, which failed: {outcome.message}", failed=True)
-    if outcome.facts and outcome.facts.artifact.manifest != record.facts.artifact.manifest:
-        sentence = (
-            f"{record.model.uri} no longer gives the content of {record.name}: the record names"
-            f" {record.facts.artifact.manifest}, preparing it again gave {outcome.facts.artifact.manifest}"
-        )
-        return Preparing(status, reason=Reason.DIGEST_MISMATCH, message=sentence, failed=True)
-    return Preparing(status, reason=Reason.ARTIFACT_MISSING, message=lost)
-
-
-def superseded_jobs(observed: Observed, needed: frozenset[str]) -> tuple[ObjectKey, ...]:
-    """Jobs still running for inputs that nobody asks for any more."""
-    return tuple(
-        key_of(dict(job))
-        for job in observed.of_kind("Job")
-        if job["metadata"]["labels"].get(PREPARATION_LABEL) not in needed and job.get("status", {}).get("active")
-    )

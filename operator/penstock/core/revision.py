@@ -11,9 +11,11 @@ from typing import Any
 
 from penstock.api.base import wire
 from penstock.api.facts import ModelFacts
-from penstock.api.model import ModelSpec
+from penstock.api.model import ModelSpec, SourceFormat
+from penstock.api.preparation import Opener, needs_server
+from penstock.api.proving import OptimizeSpec
 from penstock.api.resource import Metadata, ModelDeployment
-from penstock.api.spec import EnvVar
+from penstock.api.spec import EnvVar, ModelDeploymentSpec
 
 from .names import object_metadata, revision_name
 
@@ -28,19 +30,37 @@ def canonical_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def preparation_key(model: ModelSpec, namespace: str) -> str:
-    """Names a preparation by its inputs; the namespace is one, as each has an artifact repository of its own."""
-    inputs = wire(model)
-    inputs.pop("servedName", None)
-    return canonical_hash({"model": inputs, "namespace": namespace})[:16]
+def preparation_key(spec: ModelDeploymentSpec, namespace: str, resolved: str | None = None) -> str:
+    """Names a preparation by its inputs; the namespace is one, as each has an artifact repository of its own.
+
+    `resolved` is what a refresh has found the URI to mean, where that is something else than when it was first fetched.
+    How the server is configured counts only where gates measure it.
+    """
+    model = wire(spec.model)
+    model.pop("servedName", None)
+    model.pop("refresh", None)
+    inputs: dict[str, Any] = {"model": model, "namespace": namespace}
+    asked = {"optimize": spec.optimize, "gates": spec.gates}
+    inputs.update({name: said for name, part in asked.items() if part and (said := wire(part))})
+    if needs_server(spec.gates):
+        inputs["server"] = wire(spec.server) if spec.server else {}
+        inputs["env"] = wire(spec.pod).get("env", []) if spec.pod else []
+    if resolved:
+        inputs["resolved"] = resolved
+    return canonical_hash(inputs)[:16]
 
 
 def revision_hash(deployment: ModelDeployment, facts: ModelFacts) -> str:
-    """Names a revision by its content and by what the user wrote of its serving, normalised."""
+    """Names a revision by its content and by what the user wrote of its serving, normalised.
+
+    The source's digest names content that is served as it is; what was made from it has its layer's digest as well.
+    """
     spec = deployment.spec
     known = facts.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True, exclude={"artifact", "warnings"}
+        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True, exclude={"artifact", "warnings", "report"}
     )
+    if facts.derived:
+        known["layer"] = facts.artifact.layer
     pod = wire(spec.pod) if spec.pod else {}
     return canonical_hash(
         {
@@ -73,10 +93,23 @@ class RevisionRecord:
     image_pull_secrets: tuple[str, ...]
     number: int = 1
     """Grows with each record of a deployment; the order of history."""
+    optimize: OptimizeSpec | None = None
+    format: SourceFormat | None = None
+    opener: Opener | None = None
+    """As a first look has found them; with them the content is prepared again in one go."""
+    resolved: str | None = None
+    """What the URI meant when this content was prepared."""
 
     def to_json(self) -> dict[str, Any]:
-        """The `data` of the ControllerRevision."""
+        """The `data` of the ControllerRevision; what older releases did not know is there only where they matter."""
+        later = {
+            "optimize": wire(self.optimize) if self.optimize else None,
+            "format": self.format,
+            "opener": self.opener,
+            "resolved": self.resolved,
+        }
         return {
+            **{name: value for name, value in later.items() if value},
             "version": RECORD_VERSION,
             "preparation": self.preparation,
             "model": wire(self.model),
@@ -112,6 +145,10 @@ class RevisionRecord:
             plain_http=tuple(data["plainHttp"]),
             image_pull_secrets=tuple(data["imagePullSecrets"]),
             number=manifest.get("revision", 1),
+            optimize=OptimizeSpec.model_validate(data["optimize"]) if "optimize" in data else None,
+            format=data.get("format"),
+            opener=data.get("opener"),
+            resolved=data.get("resolved"),
         )
 
 

@@ -1,6 +1,7 @@
 """What the chart tells the operator and decisions depend on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["Settings"]
 
@@ -17,7 +18,17 @@ class Settings:
     image_pull_secrets: tuple[str, ...] = ()
     max_model_bytes: int = 10 * 2**30
     revision_history: int = 5
+    convert_image: str = ""
+    """Opens what has to be converted with torch or the tabular libraries; empty: this installation has none."""
+    tensorflow_image: str = ""
+    """Opens SavedModels; empty: this installation has none."""
+    server_images: Mapping[str, str] = field(default_factory=dict)
+    """Images of the backends that `triton_image` does not have, by backend."""
     router_image: str = ""
     """Of router fleets that name none themselves."""
     namespace: str = "penstock-system"
     """Where the operator runs: router pods answer about their counters to it alone."""
+
+    def image_with(self, backend: str) -> str:
+        """The server image that has a backend: its own one, else the default, which may have many."""
+        return self.server_images.get(backend) or self.triton_image

@@ -1,8 +1,21 @@
 """Sizes and times that more than one room derives from the same few numbers."""
 
+from collections.abc import Mapping
 from math import ceil
 
-__all__ = ["DEFAULT_CPU_LIMIT", "DEFAULT_CPU_REQUEST", "PRE_STOP_SECONDS", "exit_timeout", "grace_period", "mebibytes"]
+from penstock.api.spec import Resources, ServerSpec
+from penstock.api.units import quantity_value
+
+__all__ = [
+    "DEFAULT_CPU_LIMIT",
+    "DEFAULT_CPU_REQUEST",
+    "PRE_STOP_SECONDS",
+    "exit_timeout",
+    "fill_resources",
+    "grace_period",
+    "mebibytes",
+    "server_resources",
+]
 
 DEFAULT_CPU_REQUEST = "100m"
 DEFAULT_CPU_LIMIT = "1"
@@ -25,3 +38,27 @@ def exit_timeout(request_timeout: float) -> int:
 def grace_period(request_timeout: float) -> int:
     """terminationGracePeriodSeconds: preStop, then Triton's own wait, then a margin; less would lose requests."""
     return PRE_STOP_SECONDS + exit_timeout(request_timeout) + _GRACE_MARGIN_SECONDS
+
+
+def server_resources(server: ServerSpec | None, memory_bytes: int) -> dict[str, dict[str, str]]:
+    """Resources of a server's container: as asked, the rest from defaults and from what its model needs."""
+    asked = (server.resources if server else None) or Resources()
+    requests, limits = dict(asked.requests or {}), dict(asked.limits or {})
+    limits.setdefault("cpu", DEFAULT_CPU_LIMIT)
+    limits.setdefault("memory", max(mebibytes(memory_bytes), requests.get("memory", "0"), key=quantity_value))
+    requests.setdefault("cpu", min(DEFAULT_CPU_REQUEST, limits["cpu"], key=quantity_value))
+    requests.setdefault("memory", limits["memory"])
+    return {"requests": requests, "limits": limits}
+
+
+def fill_resources(
+    asked: Resources | None, requests: Mapping[str, str], limits: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """As asked, filled up with defaults; a default never contradicts what was asked."""
+    said = asked or Resources()
+    wanted, roofs = dict(said.requests or {}), dict(said.limits or {})
+    for name, value in requests.items():
+        wanted.setdefault(name, min(value, roofs.get(name, value), key=quantity_value))
+    for name, value in limits.items():
+        roofs.setdefault(name, max(value, wanted.get(name, value), key=quantity_value))
+    return {"requests": wanted, "limits": roofs}

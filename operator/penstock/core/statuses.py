@@ -22,6 +22,7 @@ from .preparing import Preparing
 from .rendering import Rendering
 from .revision import RevisionRecord
 from .rollout import TRAFFIC, Decision, Route, describe_decision, percent, read_route
+from .serverimages import server_image
 from .standing import Standing
 from .target import Target
 
@@ -29,7 +30,7 @@ __all__ = ["announce", "describe", "describe_invalid"]
 
 _LAGGING = timedelta(seconds=5)
 """How long routers may take to follow before the laggards are named; most changes are in force within 0.1 s."""
-_URI = 512
+_URI = 320
 """Characters of a URI in status; the record has all of it."""
 Announcement = tuple[Literal["Normal", "Warning"], str, str]
 Phase = Literal["Pending", "Preparing", "Progressing", "Paused", "Available", "RolledBack", "Failed"]
@@ -210,11 +211,12 @@ def _outdated(observed: Observed, standing: Standing) -> str | None:
     server, settings = observed.deployment.spec.server, observed.settings
     if standing.stable is None or standing.candidate:
         return None
-    current = ((server.image if server else None) or settings.triton_image, settings.jobs_image)
+    image = server_image(server, standing.stable.facts, settings)
+    current = (image, settings.jobs_image)
     if (standing.stable.server_image, standing.stable.fetch_image) == current:
         return None
     return (
-        f"{standing.stable.name} runs {standing.stable.server_image}, this release brings {settings.triton_image};"
+        f"{standing.stable.name} runs {standing.stable.server_image}, this release brings {image};"
         f" `penstock upgrade-runtime {observed.deployment.metadata.name}` rolls it out like any change"
     )
 
@@ -324,10 +326,23 @@ def announce(
     yield from _announce_steps(before.candidate, status.candidate, status.message or "")
     if lost:
         yield "Warning", Reason.SUPERVISION_LOST.value, status.message or ""
+    yield from _announce_preparation(before.preparation, status.preparation)
     reason, state = _standing_of(status)
     if (reason, state) == _standing_of(before) or state == "Done":
         return
     yield ("Warning" if state == "Stuck" else "Normal"), reason, status.message or ""
+
+
+def _announce_preparation(before: PreparationStatus | None, after: PreparationStatus | None) -> Iterable[Announcement]:
+    """Gates that were passed, and a source that can no longer be asked; failed gates are told by the conditions."""
+    if after is None:
+        return
+    known = before if before and before.key == after.key else PreparationStatus(key=after.key)
+    if after.gates and after.digest and not known.digest:
+        results = ", ".join(f"{gate.name} {gate.measured}" for gate in after.gates)
+        yield "Normal", Reason.PREPARED.value, f"all gates passed: {results}"[:MESSAGE]
+    if after.refresh_failure and not (before and before.refresh_failure):
+        yield "Warning", Reason.REFRESH_FAILED.value, after.refresh_failure
 
 
 def _announce_steps(

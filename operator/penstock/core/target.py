@@ -3,17 +3,20 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 from penstock.api.facts import ModelFacts
+from penstock.api.model import SourceFormat
 from penstock.api.reasons import Reason
-from penstock.api.spec import Resources, ServerSpec
+from penstock.api.spec import ServerSpec
 from penstock.api.units import quantity_value
 
 from .modelrepo import Problem, build_repository, resolve_settings
 from .observed import Observed
 from .preparing import Preparing
 from .revision import RevisionRecord, name_revision
-from .sizes import DEFAULT_CPU_LIMIT, DEFAULT_CPU_REQUEST, mebibytes
+from .serverimages import missing_image, server_image
+from .sizes import DEFAULT_CPU_LIMIT, server_resources
 
 __all__ = ["Target", "find_target"]
 
@@ -46,8 +49,10 @@ def _new_record(observed: Observed, preparing: Preparing, name: str, facts: Mode
     resolved = resolve_settings(server, facts, cpu_limit(server))
     served_name = spec.model.served_name or deployment.metadata.name
     repository = build_repository(facts, served_name, resolved)
-    if repository.errors:
-        return Target(reason=Reason.INVALID_CONFIG, message=_sentence(repository.errors), refused=True)
+    missing = missing_image(server, facts, settings)
+    if repository.errors or missing:
+        problems = (*repository.errors, *([missing] if missing else ()))
+        return Target(reason=Reason.INVALID_CONFIG, message=_sentence(problems), refused=True)
     record = RevisionRecord(
         name=name,
         preparation=preparing.status.key,
@@ -55,14 +60,18 @@ def _new_record(observed: Observed, preparing: Preparing, name: str, facts: Mode
         facts=facts,
         served_name=served_name,
         server=resolved.to_json(),
-        resources=_resources(server, repository.memory_bytes),
+        resources=server_resources(server, repository.memory_bytes),
         env=(spec.pod.env or ()) if spec.pod else (),
         runtime_class=spec.pod.runtime_class_name if spec.pod else None,
-        server_image=(server.image if server else None) or settings.triton_image,
+        server_image=server_image(server, facts, settings),
         fetch_image=settings.jobs_image,
         plain_http=settings.plain_http,
         image_pull_secrets=settings.image_pull_secrets,
         number=max((record.number for record in observed.records.values()), default=0) + 1,
+        optimize=spec.optimize,
+        format=cast("SourceFormat | None", preparing.status.source_format if preparing.status.opener else None),
+        opener=preparing.status.opener,
+        resolved=preparing.status.resolved,
     )
     return Target(record, fresh=True)
 
@@ -71,16 +80,6 @@ def cpu_limit(server: ServerSpec | None) -> Fraction:
     """Cores the server may use."""
     limits = (server.resources.limits if server and server.resources else None) or {}
     return quantity_value(limits.get("cpu", DEFAULT_CPU_LIMIT))
-
-
-def _resources(server: ServerSpec | None, memory_bytes: int) -> dict[str, dict[str, str]]:
-    asked = (server.resources if server else None) or Resources()
-    requests, limits = dict(asked.requests or {}), dict(asked.limits or {})
-    limits.setdefault("cpu", DEFAULT_CPU_LIMIT)
-    limits.setdefault("memory", max(mebibytes(memory_bytes), requests.get("memory", "0"), key=quantity_value))
-    requests.setdefault("cpu", min(DEFAULT_CPU_REQUEST, limits["cpu"], key=quantity_value))
-    requests.setdefault("memory", limits["memory"])
-    return {"requests": requests, "limits": limits}
 
 
 def _sentence(problems: Iterable[Problem]) -> str:

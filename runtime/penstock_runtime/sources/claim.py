@@ -1,17 +1,19 @@
 """`pvc://claim/path`: a file or folder of a volume claim, which the operator has mounted read-only."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from penstock.api.reasons import Reason
-from penstock_runtime.content import Budget, Content, read_regular, safe_path, store
+from penstock_runtime.content import Budget, Content, StoredFile, folder_digest, read_regular, safe_path, store
 from penstock_runtime.failure import Failure
 from penstock_runtime.signature import decode_signature
 
-from . import Context, Signed
+from . import Context, Opened, Signed
 from .files import SIGNATURE_LIMIT, finish_folder, store_single
+from .objects import listing_digest
 
 __all__ = ["ClaimSource", "open_source"]
 
@@ -45,6 +47,53 @@ class ClaimSource:
             return finish_folder(root, files)
         budget.expect(start.stat().st_size, self._shown(start))
         return store_single(self._read(start), root, start.name, budget)
+
+    @property
+    def path(self) -> str:
+        """Below the claim's root, without slashes around it."""
+        return self._path
+
+    def read_in_place(self) -> Content:
+        """The same content where it lies, read once for its digests; raises Failure for what a mount would not show.
+
+        `root` of a single file is the folder around it.
+        """
+        start = self._mount / self._path
+        found = self._inside(start)
+        root, paths = (found, list(self._walk(found))) if found.is_dir() else (found.parent, [(found.name, found)])
+        if found != self._mount.resolve() / self._path or any(root / name != path for name, path in paths):
+            message = f"{self._shown(start)} holds links, which a mount would not follow; write delivery: Copy"
+            raise Failure(Reason.INVALID_MODEL, message)
+        if not paths:
+            raise Failure(Reason.SOURCE_NOT_FOUND, f"{self._shown(start)} is an empty folder")
+        files = [self._hashed(name, path) for name, path in paths]
+        if found.is_dir():
+            return Content(root, tuple(sorted(files)), folder_digest(files))
+        return Content(root, tuple(files), f"sha256:{files[0].sha256}")
+
+    def _hashed(self, name: str, path: Path) -> StoredFile:
+        digest, size = hashlib.sha256(), 0
+        for chunk in self._read(path):
+            digest.update(chunk)
+            size += len(chunk)
+        return StoredFile(safe_path(name), size, digest.hexdigest())
+
+    def resolve(self) -> str:
+        """A digest over the path, size and time of change of every file; nothing is read."""
+        start = self._inside(self._mount / self._path)
+        files = self._walk(start) if start.is_dir() else [(start.name, start)]
+        return listing_digest((name, path.stat().st_size, str(path.stat().st_mtime_ns)) for name, path in files)
+
+    def child(self, path: str) -> "ClaimSource":
+        """What lies below this path."""
+        return ClaimSource(
+            self._claim, self._mount, f"{self._path}/{safe_path(path)}" if self._path else safe_path(path)
+        )
+
+    def read(self) -> Opened:
+        """The one file of that path."""
+        path = self._inside(self._mount / self._path)
+        return Opened(self._read(path), path.stat().st_size)
 
     def signed(self, content: Content) -> Signed:
         """The detached signature beside it, `<path>.sig`."""

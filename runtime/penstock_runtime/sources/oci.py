@@ -13,7 +13,7 @@ from penstock_runtime.archive import is_archive_name, unpack
 from penstock_runtime.content import Budget, Content, StoredFile, store
 from penstock_runtime.failure import Failure
 from penstock_runtime.registry import Manifest, Reference, Refused, Registry, RegistryAuth, parse_reference
-from penstock_runtime.web import Answer, Truncated, Unreachable
+from penstock_runtime.web import Answer, Forbidden, Truncated, Unreachable
 
 from . import Context, Signed
 from .files import SIGNATURE_LIMIT
@@ -90,6 +90,10 @@ class OciSource:
         for index, layer in enumerate(layers):
             files += self._store_layer(layer, index, root, budget)
         return Content(root, tuple(sorted(files)), manifest.digest)
+
+    def resolve(self) -> str:
+        """The digest of the manifest that the tag names now."""
+        return self._manifest(self._reference.version).digest
 
     def signed(self, content: Content) -> Signed:
         """cosign's signatures: layers of the manifest tagged `sha256-<hex>.sig`, each over its own payload."""
@@ -185,6 +189,8 @@ class OciSource:
     def _failure(self, error: Exception) -> Failure:
         if isinstance(error, Truncated):
             return Failure(Reason.SOURCE_TRUNCATED, f"{error}; it is tried again")
+        if isinstance(error, Forbidden):
+            return Failure(Reason.SOURCE_DENIED, str(error))
         if not isinstance(error, Refused):
             return Failure(Reason.SOURCE_UNAVAILABLE, str(error))
         if error.status == 404:

@@ -1,4 +1,4 @@
-"""`s3://bucket/key-or-prefix`: one object, an archive that is unpacked, or everything below a prefix."""
+"""`s3://bucket/key-or-prefix`: Amazon S3 and what speaks its protocol."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,54 +11,73 @@ from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError, ResponseStreamingError
 
 from penstock.api.reasons import Reason
-from penstock_runtime.content import CHUNK, Budget, Content, store
+from penstock_runtime.content import CHUNK
 from penstock_runtime.failure import Failure
-from penstock_runtime.signature import decode_signature
+from penstock_runtime.reach import EVERYWHERE
+from penstock_runtime.web import Forbidden
 
-from . import Context, Signed
-from .files import SIGNATURE_LIMIT, finish_folder, store_single
+from . import NO_CONNECTION, Connection, Context, Opened
+from .aws import AwsIdentity, ambient_identity
+from .objects import Listed, ObjectSource
 
-__all__ = ["S3Source", "open_source"]
+__all__ = ["S3Bucket", "open_source", "s3_client"]
 
 _MISSING = ("NoSuchKey", "NoSuchBucket", "404", "NotFound")
 _DENIED = ("AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "401")
 _CERTIFICATES = "penstock-s3-ca.pem"
 
 
-def open_source(uri: str, context: Context) -> "S3Source":
+def open_source(uri: str, context: Context) -> ObjectSource:
     """The objects behind a URI; raises Failure."""
     parts = urlsplit(uri)
     if not parts.netloc:
         raise Failure(Reason.INVALID_SPEC, f"{uri!r} names no bucket; write s3://bucket/key")
-    return S3Source(parts.netloc, parts.path.lstrip("/"), s3_client(context.secret))
+    client = s3_client(context.secret, connection=context.connection, identity=ambient_identity(context))
+    return ObjectSource(S3Bucket(parts.netloc, client), parts.path.lstrip("/"))
 
 
-def s3_client(secret: Mapping[str, str], timeout: float = 30) -> Any:
-    """A client with the Secret's keys alone: without any it is anonymous, and never the node's own identity."""
+def s3_client(
+    secret: Mapping[str, str],
+    timeout: float = 30,
+    connection: Connection = NO_CONNECTION,
+    identity: AwsIdentity | None = None,
+) -> Any:
+    """A client with the Secret's keys, or else the service account's identity; never the node's own.
+
+    Without either it is anonymous. The Secret's endpoint, region and certificates win over the connection's.
+    """
     key, password = secret.get("AWS_ACCESS_KEY_ID"), secret.get("AWS_SECRET_ACCESS_KEY")
     if bool(key) != bool(password):
         message = "the credentials Secret needs both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise Failure(Reason.SOURCE_DENIED, message)
-    endpoint = secret.get("AWS_ENDPOINT_URL_S3") or secret.get("AWS_ENDPOINT_URL")
+    endpoint = secret.get("AWS_ENDPOINT_URL_S3") or secret.get("AWS_ENDPOINT_URL") or connection.endpoint or None
     config: dict[str, Any] = {
         "connect_timeout": timeout,
         "read_timeout": timeout,
         "retries": {"total_max_attempts": 4, "mode": "standard"},
     }
-    if not key:
+    if not key and not identity:
         config["signature_version"] = UNSIGNED
     if endpoint:
         config["s3"] = {"addressing_style": "path"}
-    session = boto3.session.Session(
-        aws_access_key_id=key, aws_secret_access_key=password, aws_session_token=secret.get("AWS_SESSION_TOKEN")
-    )
-    region = secret.get("AWS_REGION") or secret.get("AWS_DEFAULT_REGION") or "us-east-1"
+    region = secret.get("AWS_REGION") or secret.get("AWS_DEFAULT_REGION") or connection.region
+    region = region or (identity.region if identity else "") or "us-east-1"
+    verify = _certificates(secret) or (str(connection.ca) if connection.ca else None)
     try:
-        return session.client(
-            "s3", region_name=region, endpoint_url=endpoint, verify=_certificates(secret), config=Config(**config)
+        session = (
+            identity.session() if identity else boto3.session.Session(key, password, secret.get("AWS_SESSION_TOKEN"))
         )
+        client = session.client("s3", region_name=region, endpoint_url=endpoint, verify=verify, config=Config(**config))
     except (ValueError, BotoCoreError) as error:
         raise Failure(Reason.SOURCE_DENIED, f"the credentials Secret cannot be used: {error}") from error
+    client.meta.events.register("before-send.s3", _check_address)
+    return client
+
+
+def _check_address(request: Any, **_: Any) -> None:
+    """Refuse the node's own services; names are left to the network, which gets the request next."""
+    host = urlsplit(request.url).hostname or ""
+    EVERYWHERE.check_named(host)
 
 
 def _certificates(secret: Mapping[str, str]) -> str | None:
@@ -73,69 +92,43 @@ def _certificates(secret: Mapping[str, str]) -> str | None:
     return str(path)
 
 
-class S3Source:
-    """One key or prefix of one bucket."""
+class S3Bucket:
+    """One bucket."""
 
-    def __init__(self, bucket: str, key: str, client: Any) -> None:
+    def __init__(self, bucket: str, client: Any) -> None:
         self._bucket = bucket
-        self._key = key
         self._client = client
 
-    def fetch(self, root: Path, budget: Budget) -> Content:
-        """Write the object of that key, or else all below that prefix."""
-        if self._key and not self._key.endswith("/"):
-            try:
-                chunks = self._open(self._key, budget)
-            except Failure as failure:
-                if failure.reason is not Reason.SOURCE_NOT_FOUND:
-                    raise
-            else:
-                return store_single(chunks, root, self._key.rpartition("/")[2], budget)
-        return self._fetch_prefix(root, budget)
+    def shown(self, key: str) -> str:
+        """The key's URI."""
+        return f"s3://{self._bucket}/{key}"
 
-    def signed(self, content: Content) -> Signed:
-        """The detached signature at `<key>.sig`."""
-        del content
-        key = self._key.rstrip("/") + ".sig"
-        place = self._shown(key)
+    def tag(self, key: str) -> str:
+        """The object's version where the bucket keeps versions, or its ETag."""
         try:
-            text = b"".join(self._open(key, Budget(SIGNATURE_LIMIT)))
-            return Signed(place, ((decode_signature(text), b""),))
-        except Failure as failure:
-            if failure.reason is Reason.SOURCE_NOT_FOUND:
-                return Signed(place)
-            raise
-        except ValueError as error:
-            raise Failure(Reason.SIGNATURE_INVALID, f"{place}: {error}") from error
+            answer = self._client.head_object(Bucket=self._bucket, Key=key)
+        except (ClientError, BotoCoreError, Forbidden) as error:
+            raise self._failure(key, error) from error
+        version = answer.get("VersionId")
+        return f"version {version}" if version and version != "null" else f"etag {answer['ETag'].strip(chr(34))}"
 
-    def _fetch_prefix(self, root: Path, budget: Budget) -> Content:
-        prefix = f"{self._key.rstrip('/')}/" if self._key.rstrip("/") else ""
-        files = []
-        for key, tag in self._list(prefix):
-            files.append(store(self._open(key, budget, tag), root, key.removeprefix(prefix), budget))
-        if not files:
-            message = f"{self._shown(self._key)} is neither an object nor a prefix of any"
-            raise Failure(Reason.SOURCE_NOT_FOUND, message)
-        return finish_folder(root, files)
-
-    def _list(self, prefix: str) -> Iterator[tuple[str, str]]:
+    def list(self, prefix: str) -> Iterator[Listed]:
+        """Every object whose key begins so."""
         try:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 for item in page.get("Contents", ()):
-                    if not item["Key"].endswith("/"):
-                        yield item["Key"], item["ETag"]
-        except (ClientError, BotoCoreError) as error:
-            raise self._failure(self._key, error) from error
+                    yield Listed(item["Key"], item["Size"], item["ETag"])
+        except (ClientError, BotoCoreError, Forbidden) as error:
+            raise self._failure(prefix, error) from error
 
-    def _open(self, key: str, budget: Budget, tag: str | None = None) -> Iterator[bytes]:
+    def open(self, key: str, tag: str | None = None) -> Opened:
         """Ask for the object now, read it later; with `tag` only as it was listed."""
         condition = {"IfMatch": tag} if tag else {}
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=key, **condition)
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, Forbidden) as error:
             raise self._failure(key, error) from error
-        budget.expect(answer["ContentLength"], self._shown(key))
-        return self._read(key, answer)
+        return Opened(self._read(key, answer), answer["ContentLength"])
 
     def _read(self, key: str, answer: Mapping[str, Any]) -> Iterator[bytes]:
         seen = 0
@@ -144,13 +137,15 @@ class S3Source:
                 seen += len(chunk)
                 yield chunk
         except (IncompleteReadError, ResponseStreamingError) as error:
-            message = f"{self._shown(key)} has {answer['ContentLength']} bytes, {seen} came; it is tried again"
+            message = f"{self.shown(key)} has {answer['ContentLength']} bytes, {seen} came; it is tried again"
             raise Failure(Reason.SOURCE_TRUNCATED, message) from error
         except BotoCoreError as error:
             raise self._failure(key, error) from error
 
     def _failure(self, key: str, error: Exception) -> Failure:
-        place = self._shown(key)
+        place = self.shown(key)
+        if isinstance(error, Forbidden):
+            return Failure(Reason.SOURCE_DENIED, f"{place}: {error}")
         if not isinstance(error, ClientError):
             return Failure(Reason.SOURCE_UNAVAILABLE, f"{place}: {error}")
         code = str(error.response.get("Error", {}).get("Code", ""))
@@ -161,6 +156,3 @@ class S3Source:
         if code in ("PreconditionFailed", "412"):
             return Failure(Reason.SOURCE_UNAVAILABLE, f"{place} changed while the prefix was read; it is tried again")
         return Failure(Reason.SOURCE_UNAVAILABLE, f"{place}: {error}")
-
-    def _shown(self, key: str) -> str:
-        return f"s3://{self._bucket}/{key}"

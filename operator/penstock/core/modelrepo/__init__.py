@@ -5,6 +5,7 @@ The path of a revision: `resolve_settings` applies every default once (the resul
 `check_text` and `check_repository`.
 """
 
+from .backends import Backend, backend_for, backend_of, image_value
 from .check import FileProblem, RepositoryFile, check_config, check_repository, check_text
 from .context import Context, ModelFile
 from .problems import Problem, Severity, errors
@@ -13,11 +14,12 @@ from .render import render_config
 from .repository import RepositoryPlan, build_repository, render_repository, server_flags
 from .rules import RULES, Rule
 from .settings import SERVER_VERSION, ServerSettings, resolve_settings
-from .sizing import memory_bytes, shm_bytes
+from .sizing import content_bytes, memory_bytes, shm_bytes
 
 __all__ = [
     "RULES",
     "SERVER_VERSION",
+    "Backend",
     "ConfigSyntaxError",
     "Context",
     "FileProblem",
@@ -28,12 +30,16 @@ __all__ = [
     "Rule",
     "ServerSettings",
     "Severity",
+    "backend_for",
+    "backend_of",
     "build_repository",
     "check_config",
     "check_repository",
     "check_text",
     "config_text",
+    "content_bytes",
     "errors",
+    "image_value",
     "memory_bytes",
     "parse_config",
     "parse_version",

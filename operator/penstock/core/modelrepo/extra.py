@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from .backends import Backend
 from .names import unsafe_name
 from .problems import Problem
 from .proto import new_config, schema, unavailable_fields
@@ -44,17 +45,8 @@ _OWNED = {
     "dynamic_batching.max_queue_delay_microseconds": "use spec.server.batching.maxQueueDelay",
     "dynamic_batching.default_queue_policy.max_queue_size": "use spec.server.batching.maxQueueSize",
     "dynamic_batching.default_queue_policy.default_timeout_microseconds": "use spec.server.batching.queueTimeout",
-    "parameters.intra_op_thread_count": "use spec.server.instances.threads",
-    "parameters.inter_op_thread_count": "Penstock sets it to 1; the operators of a graph run one after the other",
     "model_warmup.inputs.input_data_file": "no file stands beside the model; use zero_data or random_data",
 }
-_PARAMETERS = frozenset(
-    {
-        "arena_extend_strategy", "cudnn_conv_algo_search", "cudnn_conv_use_max_workspace", "enable_mem_arena",
-        "enable_mem_pattern", "execution_mode", "gpu_mem_limit", "memory.enable_memory_arena_shrinkage",
-        "session.disable_prepacking", "session.set_denormal_as_zero", "session.use_env_allocators",
-    }
-)  # fmt: skip
 _LARGEST = sys.float_info.max
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -64,12 +56,12 @@ _INTEGERS = {
 }
 
 
-def check_extra(settings: ServerSettings) -> tuple[Problem, ...]:
+def check_extra(settings: ServerSettings, backend: Backend) -> tuple[Problem, ...]:
     """Everything wrong with `spec.server.config`; empty when it can be merged."""
     extra = json.loads(settings.config)
     if not extra:
         return ()
-    problems = [*_check_fields(extra, schema.ModelConfig.DESCRIPTOR, _ROOT, "")]
+    problems = [*_Fields(backend).check_fields(extra, schema.ModelConfig.DESCRIPTOR, _ROOT, "")]
     if problems:
         return tuple(problems)
     if "dynamic_batching" in extra and not settings.dynamic:
@@ -90,72 +82,87 @@ def _check_merged(extra: dict[str, Any], settings: ServerSettings) -> Iterator[P
         yield Problem(f"{_ROOT}.{path}", "field-unavailable", message)
 
 
-def _check_fields(value: Any, message: Descriptor, path: str, fields: str) -> Iterator[Problem]:
-    if not isinstance(value, Mapping):
-        expected = f"an object with fields of {message.name}"
-        yield Problem(path, "extra-value", f"{_show(value)} was given, {expected} goes here")
-        return
-    for key in sorted(value):
-        here, name = f"{path}.{key}", f"{fields}{key}"
-        field = message.fields_by_name.get(key)
-        if field is None:
-            yield Problem(here, "extra-field", f"Triton's {message.name} has no field of this name")
-        elif name in _OWNED:
-            yield Problem(here, "extra-owned", f"this field cannot be set here: {_OWNED[name]}")
+class _Fields:
+    """Walks through a part of a ModelConfig, field by field."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def check_fields(self, value: Any, message: Descriptor, path: str, fields: str) -> Iterator[Problem]:
+        if not isinstance(value, Mapping):
+            expected = f"an object with fields of {message.name}"
+            yield Problem(path, "extra-value", f"{_show(value)} was given, {expected} goes here")
+            return
+        for key in sorted(value):
+            here, name = f"{path}.{key}", f"{fields}{key}"
+            field = message.fields_by_name.get(key)
+            if field is None:
+                yield Problem(here, "extra-field", f"Triton's {message.name} has no field of this name")
+            elif name in _OWNED:
+                yield Problem(here, "extra-owned", f"this field cannot be set here: {_OWNED[name]}")
+            else:
+                yield from self.check_field(value[key], field, here, name)
+
+    def check_field(self, value: Any, field: FieldDescriptor, path: str, name: str) -> Iterator[Problem]:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            yield from self.check_map(value, field, path, name)
+        elif not field.is_repeated:
+            yield from self.check_value(value, field, path, name)
+        elif not isinstance(value, list):
+            yield Problem(path, "extra-value", f"{_show(value)} was given, a list goes here")
         else:
-            yield from _check_field(value[key], field, here, name)
+            for index, item in enumerate(value):
+                yield from self.check_value(item, field, f"{path}[{index}]", name)
 
+    def check_map(self, value: Any, field: FieldDescriptor, path: str, name: str) -> Iterator[Problem]:
+        if not isinstance(value, Mapping):
+            yield Problem(path, "extra-value", f"{_show(value)} was given, an object goes here")
+            return
+        inner = field.message_type.fields_by_name["value"]
+        for key in sorted(value):
+            here = f"{path}[{key!r}]"
+            owned = self.owned(name, key)
+            if owned:
+                yield Problem(here, "extra-owned", f"this field cannot be set here: {owned}")
+            elif name == "parameters" and key not in self._backend.parameters:
+                known = ", ".join(sorted(self._backend.parameters))
+                sentence = f"not a parameter of the {self._backend.name} backend; those are {known}"
+                yield Problem(here, "extra-parameter", sentence)
+            elif name == "metric_tags" and unsafe_name(key):
+                yield Problem(here, "unsafe-name", f"a metric tag's name {unsafe_name(key)}")
+            else:
+                yield from self.check_value(value[key], inner, here, name)
 
-def _check_field(value: Any, field: FieldDescriptor, path: str, name: str) -> Iterator[Problem]:
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        yield from _check_map(value, field, path, name)
-    elif not field.is_repeated:
-        yield from _check_value(value, field, path, name)
-    elif not isinstance(value, list):
-        yield Problem(path, "extra-value", f"{_show(value)} was given, a list goes here")
-    else:
-        for index, item in enumerate(value):
-            yield from _check_value(item, field, f"{path}[{index}]", name)
+    def owned(self, name: str, key: str) -> str | None:
+        if name != "parameters":
+            return _OWNED.get(f"{name}.{key}")
+        if key == self._backend.threads:
+            return "use spec.server.instances.threads"
+        if key in self._backend.fixed:
+            return f"Penstock sets it to {self._backend.fixed[key]}; spec.server.instances says what runs at once"
+        return self._backend.owned.get(key)
 
-
-def _check_map(value: Any, field: FieldDescriptor, path: str, name: str) -> Iterator[Problem]:
-    if not isinstance(value, Mapping):
-        yield Problem(path, "extra-value", f"{_show(value)} was given, an object goes here")
-        return
-    inner = field.message_type.fields_by_name["value"]
-    for key in sorted(value):
-        here = f"{path}[{key!r}]"
-        owned = _OWNED.get(f"{name}.{key}")
-        if owned:
-            yield Problem(here, "extra-owned", f"this field cannot be set here: {owned}")
-        elif name == "parameters" and key not in _PARAMETERS:
-            known = ", ".join(sorted(_PARAMETERS))
-            yield Problem(here, "extra-parameter", f"not a parameter of the onnxruntime backend; those are {known}")
-        elif name == "metric_tags" and unsafe_name(key):
-            yield Problem(here, "unsafe-name", f"a metric tag's name {unsafe_name(key)}")
-        else:
-            yield from _check_value(value[key], inner, here, name)
-
-
-def _check_value(value: Any, field: FieldDescriptor, path: str, name: str) -> Iterator[Problem]:
-    kind = field.cpp_type
-    if field.message_type is not None:
-        yield from _check_fields(value, field.message_type, path, f"{name}.")
-    elif kind == FieldDescriptor.CPPTYPE_ENUM:
-        names = [item.name for item in field.enum_type.values]
-        if value not in names:
-            yield Problem(path, "extra-value", f"{_show(value)} was given, one of {', '.join(names)} goes here")
-    elif kind == FieldDescriptor.CPPTYPE_BOOL:
-        if not isinstance(value, bool):
-            yield Problem(path, "extra-value", f"{_show(value)} was given, true or false goes here")
-    elif kind == FieldDescriptor.CPPTYPE_STRING:
-        yield from _check_string(value, path)
-    elif kind in _INTEGERS:
-        low, high = _INTEGERS[kind]
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            yield Problem(path, "extra-value", f"{_show(value)} was given, an integer from {low} to {high} goes here")
-    elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
-        yield Problem(path, "extra-value", f"{_show(value)} was given, a number goes here")
+    def check_value(self, value: Any, field: FieldDescriptor, path: str, name: str) -> Iterator[Problem]:
+        kind = field.cpp_type
+        if field.message_type is not None:
+            yield from self.check_fields(value, field.message_type, path, f"{name}.")
+        elif kind == FieldDescriptor.CPPTYPE_ENUM:
+            names = [item.name for item in field.enum_type.values]
+            if value not in names:
+                yield Problem(path, "extra-value", f"{_show(value)} was given, one of {', '.join(names)} goes here")
+        elif kind == FieldDescriptor.CPPTYPE_BOOL:
+            if not isinstance(value, bool):
+                yield Problem(path, "extra-value", f"{_show(value)} was given, true or false goes here")
+        elif kind == FieldDescriptor.CPPTYPE_STRING:
+            yield from _check_string(value, path)
+        elif kind in _INTEGERS:
+            low, high = _INTEGERS[kind]
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                yield Problem(
+                    path, "extra-value", f"{_show(value)} was given, an integer from {low} to {high} goes here"
+                )
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+            yield Problem(path, "extra-value", f"{_show(value)} was given, a number goes here")
 
 
 def _check_string(value: Any, path: str) -> Iterator[Problem]:

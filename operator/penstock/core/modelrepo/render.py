@@ -6,12 +6,14 @@ from google.protobuf import json_format
 
 from penstock.api.facts import ModelFacts, Tensor
 
+from .backends import Backend, backend_of
 from .proto import ModelConfig, new_config
 from .settings import ServerSettings
 
 __all__ = ["render_config"]
 
-_BACKENDS = {"ONNX": "onnxruntime"}
+_THRESHOLD = "0.5"
+"""Of binary classifiers that answer with a class; newer fil backends refuse a classifier without it."""
 
 
 def render_config(facts: ModelFacts, served_name: str, server: ServerSettings) -> ModelConfig:
@@ -21,21 +23,24 @@ def render_config(facts: ModelFacts, served_name: str, server: ServerSettings) -
     and the threads (the host's cores, not the container's). Raises ValueError for a TritonRepository, which is served
     as it is, and for extra fields that `check_extra` refuses.
     """
-    if facts.format not in _BACKENDS:
+    backend = backend_of(facts)
+    if backend is None:
         raise ValueError(f"a model of format {facts.format} brings its own config.pbtxt")
     config = new_config()
     config.name = served_name
-    config.backend = _BACKENDS[facts.format]
+    config.backend = backend.name
     config.max_batch_size = server.max_batch_size
     _add_tensors(config.input, facts.inputs, server)
     _add_tensors(config.output, facts.outputs, server)
-    _add_instances(config, server)
+    config.instance_group.add(kind=f"KIND_{server.kind}", count=server.instances)
+    for key, value in _parameters(backend, facts, server).items():
+        config.parameters[key].string_value = value
     if server.dynamic:
         _add_scheduler(config.dynamic_batching, server)
     if server.cache_bytes:
         config.response_cache.enable = True
     if server.warmup:
-        _add_warmup(config)
+        _add_warmup(config, backend.warmup_count)
     return _merge_extra(config, server)
 
 
@@ -47,10 +52,24 @@ def _add_tensors(fields: ModelConfig, tensors: tuple[Tensor, ...], server: Serve
             field.reshape.SetInParent()
 
 
-def _add_instances(config: ModelConfig, server: ServerSettings) -> None:
-    config.instance_group.add(kind=f"KIND_{server.kind}", count=server.instances)
-    config.parameters["intra_op_thread_count"].string_value = str(server.threads)
-    config.parameters["inter_op_thread_count"].string_value = "1"
+def _parameters(backend: Backend, facts: ModelFacts, server: ServerSettings) -> dict[str, str]:
+    found = dict(backend.fixed)
+    if backend.threads:
+        found[backend.threads] = str(server.threads)
+    if backend.batches == "Never" and server.max_batch_size:
+        found["ENABLE_BATCH_PADDING"] = "YES"
+    if facts.forest:
+        found["model_type"] = facts.forest.model_type
+        classifies = facts.forest.classes > 0
+        found["is_classifier"] = found["output_class"] = _yes(classifies)
+        found["predict_proba"] = _yes(classifies and facts.outputs[0].dims[-1] == facts.forest.classes)
+        if classifies:
+            found["threshold"] = _THRESHOLD
+    return found
+
+
+def _yes(value: bool) -> str:  # noqa: FBT001 - the word for it
+    return "true" if value else "false"
 
 
 def _add_scheduler(batching: ModelConfig, server: ServerSettings) -> None:
@@ -61,15 +80,17 @@ def _add_scheduler(batching: ModelConfig, server: ServerSettings) -> None:
     policy.default_timeout_microseconds = server.queue_timeout_us
 
 
-def _add_warmup(config: ModelConfig) -> None:
-    """One request of zeros per instance, a single row, so that the first real request finds everything allocated.
+def _add_warmup(config: ModelConfig, count: int) -> None:
+    """A request of zeros per instance, a single row, so that the first real request finds everything allocated.
+
+    `count` says how often where once is not enough: TorchScript optimizes what its first runs have shown it.
 
     A free dimension is made 1. A tensor with several free ones is an image more often than not, and a picture of one
     pixel is refused by many networks: such a model gets no warm-up rather than a start that fails.
     """
     if not config.input or any(sum(size < 0 for size in tensor.dims) > 1 for tensor in config.input):
         return
-    warmup = config.model_warmup.add(name="penstock", batch_size=1 if config.max_batch_size else 0)
+    warmup = config.model_warmup.add(name="penstock", batch_size=1 if config.max_batch_size else 0, count=count)
     for tensor in config.input:
         sample = warmup.inputs[tensor.name]
         sample.data_type = tensor.data_type

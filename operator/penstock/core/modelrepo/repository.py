@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from penstock.api.facts import ModelFacts
+from penstock.api.facts import Forest, ModelFacts
 
+from .backends import FOREST_INPUT, FOREST_OUTPUT, Backend, backend_of
 from .check import check_config
 from .context import Context
 from .extra import check_extra
@@ -46,9 +47,11 @@ def build_repository(facts: ModelFacts, served_name: str, settings: ServerSettin
     The rendered text is parsed again and checked by all rules with every warning an error: what Triton would accept
     and misread must not come from us.
     """
-    if facts.format == "TritonRepository":
+    backend = backend_of(facts)
+    if backend is None:
         return _plan_verbatim(facts, served_name, settings)
-    problems = (*settings.refusals, *_check_facts(facts, served_name), *check_extra(settings))
+    wrong = (*_check_facts(facts, served_name), *_check_backend(facts, backend))
+    problems = (*settings.refusals, *wrong, *check_extra(settings, backend))
     if problems:
         return _plan(None, facts, served_name, settings, problems)
     plan = render_repository(facts, served_name, settings)
@@ -153,6 +156,33 @@ def _check_facts(facts: ModelFacts, served_name: str) -> Iterator[Problem]:
             if facts.batching and (not tensor.dims or tensor.dims[0] != -1):
                 message = f"tensor {tensor.name} is {list(tensor.dims)}: batching was proven, so its first must be -1"
                 yield Problem(f"spec.model.{group}[{index}].dims", "batch-dimension", message)
+
+
+def _check_backend(facts: ModelFacts, backend: Backend) -> Iterator[Problem]:
+    """What this backend cannot take, or takes under other names alone."""
+    for group, tensors in (("inputs", facts.inputs), ("outputs", facts.outputs)):
+        for index, tensor in enumerate(tensors):
+            if tensor.data_type not in backend.data_types:
+                known = ", ".join(sorted(backend.data_types))
+                message = f"tensor {tensor.name} is {tensor.data_type}; the {backend.name} backend takes {known}"
+                yield Problem(f"spec.model.{group}[{index}].dataType", "backend-data-type", message)
+    if facts.forest:
+        yield from _check_forest(facts, facts.forest)
+
+
+def _check_forest(facts: ModelFacts, forest: Forest) -> Iterator[Problem]:
+    for group, tensors, name in (("inputs", facts.inputs, FOREST_INPUT), ("outputs", facts.outputs, FOREST_OUTPUT)):
+        found = [(tensor.name, len(tensor.dims)) for tensor in tensors]
+        if found and found != [(name, 2)]:
+            message = f"trees are served with one tensor here, {name} of shape [-1, n]; remove this, or write that"
+            yield Problem(f"spec.model.{group}", "forest-tensors", message)
+            return
+    values = facts.outputs[0].dims[-1] if facts.outputs else 0
+    allowed = sorted({1, forest.classes} - {0})
+    if facts.outputs and values not in allowed:
+        expected = " or ".join(map(str, allowed))
+        message = f"{values} values a row are declared; these trees give {expected}"
+        yield Problem("spec.model.outputs[0].dims", "forest-outputs", message)
 
 
 def _rate_limited(settings: ServerSettings) -> bool:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from penstock.api.spec import BatchingSpec, InstancesSpec, ServerSpec
 from penstock.api.units import duration_seconds, quantity_value
 
+from .backends import Backend, backend_of
 from .flags import check_flags
 from .problems import Problem
 
@@ -34,6 +35,7 @@ _DEFAULT_QUEUE = 256
 _SERVER = "spec.server"
 _BATCHING = f"{_SERVER}.batching"
 _TWO_INSTANCES = "raise resources.limits.cpu to 2, or set instances.count: 2"
+_GPU_RESOURCES = "nvidia.com/"
 _STALL = (
     "one instance with dynamic batching leaves requests waiting half a second in Triton's scheduler now and then "
     "(measured with Python-based backends)"
@@ -95,22 +97,36 @@ def resolve_settings(
 
     `cpu_limit` is the server container's CPU limit in cores. Below 2 cores there is one instance and no dynamic
     batching, from 2 on two instances with it: its scheduler stalls in front of a single Python-based instance
-    (facts: 0.5-22 % of requests above 300 ms), and two instances never were seen to.
+    (facts: 0.5-22 % of requests above 300 ms), and two instances never were seen to. What a search in the server has
+    chosen (`facts.tuned`) comes before the defaults and after what the user wrote.
     """
-    spec = spec or ServerSpec()
+    spec = _with_tuned(spec or ServerSpec(), facts)
     settings = ServerSettings(
         cache_bytes=math.ceil(quantity_value(spec.response_cache.size)) if spec.response_cache else 0,
         flags=tuple(sorted((spec.flags or {}).items())),
         server_version=server_version,
     )
     refusals = [*check_flags(spec.flags or {})]
-    if facts.format == "TritonRepository":
+    backend = backend_of(facts)
+    if backend is None:
         return replace(settings, refusals=(*refusals, *_refuse_verbatim(spec)))
-    settings = _resolve_instances(settings, spec.instances or InstancesSpec(), Fraction(cpu_limit))
-    settings, wrong = _resolve_batching(settings, spec, facts)
+    settings = _resolve_instances(settings, spec.instances or InstancesSpec(), Fraction(cpu_limit), backend)
+    refusals.extend(_check_gpu(settings, spec, backend))
+    settings, wrong = _resolve_batching(settings, spec, facts, backend)
     warmup = spec.warmup != "None"
     config = canonical_json(spec.config or {})
     return replace(settings, warmup=warmup, config=config, refusals=(*refusals, *wrong))
+
+
+def _with_tuned(spec: ServerSpec, facts: ModelFacts) -> ServerSpec:
+    tuned = facts.tuned
+    if tuned is None:
+        return spec
+    instances, batching = spec.instances or InstancesSpec(), spec.batching
+    found = {"count": instances.count or tuned.instances, "threads": instances.threads or tuned.threads}
+    if tuned.max_queue_delay and (batching is None or batching.max_queue_delay is None):
+        batching = (batching or BatchingSpec()).model_copy(update={"max_queue_delay": tuned.max_queue_delay})
+    return spec.model_copy(update={"instances": instances.model_copy(update=found), "batching": batching})
 
 
 def canonical_json(value: Any) -> str:
@@ -124,19 +140,38 @@ def _with_text_keys(value: Any) -> Any:
     return [_with_text_keys(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _resolve_instances(settings: ServerSettings, spec: InstancesSpec, cpu_limit: Fraction) -> ServerSettings:
+def _resolve_instances(
+    settings: ServerSettings, spec: InstancesSpec, cpu_limit: Fraction, backend: Backend
+) -> ServerSettings:
     count = spec.count or (2 if cpu_limit >= 2 else 1)
     threads = spec.threads or max(1, math.floor(cpu_limit / count))
-    return replace(settings, instances=count, kind=spec.kind or "CPU", threads=threads)
+    kind = spec.kind or ("GPU" if backend.gpu_only else "CPU")
+    return replace(settings, instances=count, kind=kind, threads=threads)
+
+
+def _check_gpu(settings: ServerSettings, spec: ServerSpec, backend: Backend) -> list[Problem]:
+    if not backend.gpu_only:
+        return []
+    if settings.kind != "GPU":
+        message = f"the {backend.name} backend runs on GPUs alone; write kind: GPU, or use a model in another format"
+        return [_refuse(f"{_SERVER}.instances.kind", "gpu-backend", message)]
+    limits = (spec.resources.limits if spec.resources else None) or {}
+    if any(name.startswith(_GPU_RESOURCES) for name in limits):
+        return []
+    message = f'the {backend.name} backend needs a GPU and the server is given none; add nvidia.com/gpu: "1" there'
+    return [_refuse(f"{_SERVER}.resources.limits", "gpu-backend", message)]
 
 
 def _resolve_batching(
-    settings: ServerSettings, spec: ServerSpec, facts: ModelFacts
+    settings: ServerSettings, spec: ServerSpec, facts: ModelFacts, backend: Backend
 ) -> tuple[ServerSettings, list[Problem]]:
     batching = spec.batching or BatchingSpec()
     asked = batching.max_batch_size
-    size = (_DEFAULT_BATCH if facts.batching else 0) if asked is None else asked
+    size = _default_batch(facts, backend) if asked is None else asked
     problems = []
+    if backend.batches == "Always" and not size:
+        message = f"the {backend.name} backend takes rows in batches alone; write 1 or more, or remove it"
+        problems.append(_refuse(f"{_BATCHING}.maxBatchSize", "batching-needed", message))
     if size and not facts.batching:
         problems.append(_refuse(f"{_BATCHING}.maxBatchSize", "batching-unproven", _unproven(size)))
         size = 0
@@ -155,6 +190,10 @@ def _resolve_batching(
         return settings, problems
     problems.extend(_check_preferred(batching, size))
     return _resolve_queue(settings, batching), problems
+
+
+def _default_batch(facts: ModelFacts, backend: Backend) -> int:
+    return _DEFAULT_BATCH if facts.batching and backend.batches != "Never" else 0
 
 
 def _resolve_queue(settings: ServerSettings, batching: BatchingSpec) -> ServerSettings:

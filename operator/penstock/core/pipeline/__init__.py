@@ -1,6 +1,18 @@
 """The preparation Job: how it is rendered, and what its end means."""
 
-from .job import preparation_job, preparation_request
+from .containers import opener_image
+from .job import RESOLVE, preparation_job, preparation_policy, resolve_job
 from .outcome import Outcome, preparation_outcome
+from .task import Task, preparation_request
 
-__all__ = ["Outcome", "preparation_job", "preparation_outcome", "preparation_request"]
+__all__ = [
+    "RESOLVE",
+    "Outcome",
+    "Task",
+    "opener_image",
+    "preparation_job",
+    "preparation_outcome",
+    "preparation_policy",
+    "preparation_request",
+    "resolve_job",
+]

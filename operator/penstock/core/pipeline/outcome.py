@@ -1,25 +1,44 @@
-"""What a preparation Job's end means: facts, a failure with its reason, or still under way."""
+"""What a preparation Job's end means: facts, a failure with its reason, another opener, or still under way."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
-from penstock.api.facts import ModelFacts
-from penstock.api.preparation import PreparationReport
+from penstock.api.facts import GateResult, ModelFacts
+from penstock.api.preparation import Needs, PreparationReport
 from penstock.api.reasons import Reason
+from penstock.api.units import quantity_value
 from penstock.core.pods import IMAGE_REASONS, ends, finished_message, scheduling_problem, waiting
+from penstock.core.revision import canonical_hash
+from penstock.core.sizes import mebibytes
 
 __all__ = ["Outcome", "preparation_outcome"]
+
+_REPORTERS = ("fetch", "inspect", "measure")
+"""Beside `transfer`, whose word alone is taken for facts: they can only say that there will be none."""
+_MEANING = 72
+"""Characters: a digest with its algorithm, or any ETag."""
+_SIDECAR = "server"
+"""Its ends are the business of the container that measures it."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`facts` when it succeeded; a `reason` with `failed` when it cannot; a `reason` alone while it is delayed."""
+    """`facts` when it succeeded; a `reason` with `failed` when it cannot; a `reason` alone while it is delayed.
+
+    `needs` says that another opener has to look, `resolved` what the URI means. What the gates have measured stands
+    beside facts and failures.
+    """
 
     facts: ModelFacts | None = None
     failed: bool = False
     reason: Reason = Reason.PREPARING
     message: str = ""
+    needs: Needs | None = None
+    resolved: str | None = None
+    gates: tuple[GateResult, ...] = ()
+    report: str | None = None
 
 
 def preparation_outcome(job: Mapping[str, Any], pods: tuple[Mapping[str, Any], ...]) -> Outcome:
@@ -35,20 +54,38 @@ def preparation_outcome(job: Mapping[str, Any], pods: tuple[Mapping[str, Any], .
     ended = _job_end(job)
     if ended:
         return ended
-    return next(filter(None, map(_held_up, pods)), Outcome(message="the preparation Job is running"))
+    held_up = next(filter(None, (_held_up(pod, job) for pod in pods)), None)
+    return held_up or Outcome(message="the preparation Job is running")
 
 
 def _report(pod: Mapping[str, Any]) -> Outcome | None:
-    message = finished_message(pod, "transfer")
+    found = _decoded(pod, "transfer")
+    for container in _REPORTERS:
+        other = _decoded(pod, container) if found is None else None
+        if other and (other.error or other.needs):
+            found = other
+    if found is None:
+        return None
+    meaning = _meaning(found.resolved)
+    said = Outcome(found.facts, needs=found.needs, resolved=meaning, gates=found.gates, report=found.report)
+    if found.error:
+        return replace(said, failed=True, reason=found.error.reason, message=found.error.message)
+    return said
+
+
+def _meaning(resolved: str | None) -> str | None:
+    """It is only ever compared: a long one by its hash, so that status stays small."""
+    return resolved if resolved is None or len(resolved) <= _MEANING else f"hash:{canonical_hash(resolved)}"
+
+
+def _decoded(pod: Mapping[str, Any], container: str) -> PreparationReport | None:
+    message = finished_message(pod, container)
     if not message:
         return None
     try:
-        report = PreparationReport.decode(message)
+        return PreparationReport.decode(message)
     except ValueError:
         return None
-    if report.error:
-        return Outcome(failed=True, reason=report.error.reason, message=report.error.message)
-    return Outcome(facts=report.facts)
 
 
 def _killed(pod: Mapping[str, Any]) -> Outcome | None:
@@ -56,6 +93,8 @@ def _killed(pod: Mapping[str, Any]) -> Outcome | None:
     if pod["metadata"].get("deletionTimestamp"):
         return None
     for end in ends(pod):
+        if end.container == _SIDECAR:
+            continue
         if end.reason == "OOMKilled":
             sentence = (
                 f"the {end.container} container needed more memory than its limit;"
@@ -89,12 +128,35 @@ def _job_end(job: Mapping[str, Any]) -> Outcome | None:
     return None
 
 
-def _held_up(pod: Mapping[str, Any]) -> Outcome | None:
+def _held_up(pod: Mapping[str, Any], job: Mapping[str, Any]) -> Outcome | None:
     unschedulable = scheduling_problem(pod)
     if unschedulable:
-        return Outcome(reason=Reason.UNSCHEDULABLE, message=f"the preparation pod cannot be placed: {unschedulable}")
+        sentence = f"the preparation pod cannot be placed: {unschedulable}; it asks for {_requests(job)}"
+        return Outcome(reason=Reason.UNSCHEDULABLE, message=sentence)
     found = waiting(pod)
     if found is None:
         return None
     reason = Reason.IMAGE_UNAVAILABLE if found[0] in IMAGE_REASONS else Reason.PREPARING
     return Outcome(reason=reason, message=f"the preparation pod waits: {found[0]}: {found[1]}"[:1500])
+
+
+def _requests(job: Mapping[str, Any]) -> str:
+    """What the pod asks its node for; init containers run before the others, sidecars beside them."""
+    pod = job["spec"].get("template", {}).get("spec", {})
+    first = pod.get("initContainers", ())
+    beside = [item for item in first if item.get("restartPolicy") == "Always"]
+    total = _sum([*pod.get("containers", ()), *beside])
+    for container in first:
+        for name, value in _sum([container]).items():
+            total[name] = max(total.get(name, value), value)
+    sizes = ("memory", "ephemeral-storage")
+    shown = {name: mebibytes(int(value)) if name in sizes else f"{float(value):g}" for name, value in total.items()}
+    return ", ".join(f"{value} of {name}" for name, value in sorted(shown.items())) or "nothing in particular"
+
+
+def _sum(containers: Iterable[Mapping[str, Any]]) -> dict[str, Fraction]:
+    total: dict[str, Fraction] = {}
+    for container in containers:
+        for name, value in container.get("resources", {}).get("requests", {}).items():
+            total[name] = total.get(name, Fraction(0)) + quantity_value(value)
+    return total

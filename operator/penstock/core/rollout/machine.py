@@ -125,6 +125,7 @@ class Wait:
     """Evidence is what is missing: say how much."""
 
 
+_FOLLOWING = "waiting for the routers to follow"
 _BLIND = Wait("no counters from every router pod", Reason.NO_EVIDENCE)
 
 
@@ -312,12 +313,10 @@ def _cold(look: _Look, needed: int) -> Wait | None:
 def _unattested(look: _Look) -> str:
     """What keeps the present split from being in force; TrafficSynced names pods that take long."""
     s = look.situation
-    if s.fleet is None:
-        return "waiting for the routers"
-    if not s.pods:
+    if s.fleet is not None and not s.pods:
         return "no router pod is Ready"
     refused = [f"{pod.name} refuses it: {pod.rejected}" for pod in s.pods if pod.rejected]
-    return "; ".join(refused) or "waiting for the routers to follow"
+    return "; ".join(refused) or _FOLLOWING
 
 
 def _previewing(look: _Look) -> Wait | None:
@@ -422,6 +421,8 @@ def _decision(
     paused = look.commands.paused and place.stage in TRAFFIC[:2] and outcome is None
     if paused and (wait is None or wait.reason is Reason.ROLLOUT_IN_PROGRESS):
         wait = Wait("spec.rollout.paused holds it here", Reason.PAUSED)
+    if moved and wait is None and outcome is None and s.routed and place.stage in ("Warming", "Promoting") and not lost:
+        wait = Wait(_FOLLOWING)
     return Decision(
         position=place,
         course=s.course,

@@ -21,6 +21,8 @@ __all__ = ["Serving", "deployment"]
 GRPC_PORT, HTTP_PORT, METRICS_PORT = 8001, 8000, 8002
 _STARTUP_SECONDS = 1800
 _PLACEMENT = ("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "priorityClassName")
+_CONTENT = "/content"
+"""Where a claim is mounted whose content stays there."""
 _FETCH_RESOURCES = {"requests": {"cpu": "50m", "memory": "48Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}
 
 
@@ -106,7 +108,19 @@ def _volumes(serving: Serving) -> list[dict[str, Any]]:
     ]
     if serving.config_text is not None:
         volumes.append({"name": "config", "configMap": {"name": record.name}})
+    mount = record.facts.mount
+    if mount:
+        volumes.append({"name": "content", "persistentVolumeClaim": {"claimName": mount.claim, "readOnly": True}})
     return volumes
+
+
+def _content_mounts(serving: Serving) -> list[dict[str, Any]]:
+    """The model's part of the claim, in the same place in both containers: the repository holds links into it."""
+    mount = serving.record.facts.mount
+    if not mount:
+        return []
+    found: dict[str, Any] = {"name": "content", "mountPath": _CONTENT, "readOnly": True}
+    return [{**found, "subPath": mount.path} if mount.path else found]
 
 
 def _fetch(serving: Serving) -> dict[str, Any]:
@@ -118,6 +132,8 @@ def _fetch(serving: Serving) -> dict[str, Any]:
     ]
     if serving.config_text is not None:
         mounts.append({"name": "config", "mountPath": "/etc/penstock/config", "readOnly": True})
+    mounts.extend(_content_mounts(serving))
+    claimed = record.facts.mount
     return {
         "name": "fetch",
         "image": record.fetch_image,
@@ -127,6 +143,7 @@ def _fetch(serving: Serving) -> dict[str, Any]:
             {"name": "PENSTOCK_ARTIFACT", "value": record.facts.artifact.model_dump_json(by_alias=True)},
             {"name": "PENSTOCK_PLAIN_HTTP", "value": ",".join(record.plain_http)},
             {"name": "PENSTOCK_SERVED_NAME", "value": serving.entry_model},
+            *([{"name": "PENSTOCK_CLAIM", "value": f"pvc://{claimed.claim}/{claimed.path}"}] if claimed else ()),
         ],
         "resources": _FETCH_RESOURCES,
         "securityContext": container_security(),
@@ -167,6 +184,7 @@ def _server(serving: Serving) -> dict[str, Any]:
             {"name": "models", "mountPath": "/models", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount of the container's own
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a mount of the container's own
+            *_content_mounts(serving),
         ],
     }
     if record.env:

@@ -1,0 +1,347 @@
+"""What the opener does with a model, in order: detect, convert, optimize, prove offline, answer.
+
+Everything here runs in the child that has no network, no secret and limits of its own. The heavy parts are imported by
+the stage that needs them, and only in images that have them.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.api.reasons import Reason
+
+from . import onnxmodel
+from .failure import Failure
+from .finding import Asked, Finding, Progress, SourceTree
+from .formats.detect import detect
+from .routes import find_route, is_served_as_it_is
+from .supervise import allow_files
+
+if TYPE_CHECKING:
+    from .convert import Converted, Reference
+    from .data import Dataset
+    from .gates.offline import OfflineGates
+
+__all__ = ["Order", "inspect_source", "prepare_model"]
+
+_DEFAULT_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class Order:
+    """Where everything lies; None where it was not asked for."""
+
+    root: Path
+    only: str | None
+    prepared: Path
+    answers: Path
+    hook: Path
+    metric: Path
+    metric_source: Path
+    dataset: Path | None = None
+    calibration: Path | None = None
+    reused: Mapping[str, Any] | None = None
+    """The result of the same conversion: its facts, its part of the report, and whether it changed the files."""
+
+    @classmethod
+    def read(cls, asked: Mapping[str, Any]) -> "Order":
+        """From the request that `inspect` sends."""
+        return cls(
+            root=Path(asked["root"]),
+            only=asked["only"],
+            prepared=Path(asked["prepared"]),
+            answers=Path(asked["answers"]),
+            hook=Path(asked["hook"]),
+            metric=Path(asked["metric"]),
+            metric_source=Path(asked["metric-source"]),
+            dataset=Path(asked["dataset"]) if asked["dataset"] else None,
+            calibration=Path(asked["calibration"]) if asked["calibration"] else None,
+            reused=asked["reused"],
+        )
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model on its way: what is known of it, where its files lie, and what is reported of its making."""
+
+    finding: Finding
+    folder: Path
+    derived: bool = False
+    baseline: Path | None = None
+    reference: "Reference | None" = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+    dataset: "Dataset | None" = None
+    gates: "OfflineGates | None" = None
+    """Made once, since the source answers the dataset once for all candidates."""
+
+    @property
+    def main(self) -> Path:
+        """The file that a runtime opens."""
+        name = onnxmodel.PUBLISHED if onnxmodel.PUBLISHED in self.finding.files else next(iter(self.finding.files))
+        return self.folder / self.finding.files[name]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files that are served."""
+        return sum((self.folder / source).stat().st_size for source in self.finding.files.values())
+
+
+def prepare_model(
+    order: Order, asked: Asked, progress: Progress, ready: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """The answer for the transfer container; raises Failure. `ready` returns when heavy libraries may be imported."""
+    progress("looking at the files")
+    tree = SourceTree.read(order.root, order.only)
+    source_format, needs = find_route(tree, asked)
+    if needs is not None:
+        return {"needs": needs}
+    made = _reused(order, tree, asked, source_format, progress, ready)
+    if made is None:
+        ready()
+        made = _made(order, tree, asked, source_format, progress)
+    elif made.finding.format == "ONNX":
+        made = _with_gates(order, made, asked)
+    return _answer(order, made, *_proven(order, made, asked, progress))
+
+
+def inspect_source(root: Path, asked: Asked, progress: Progress) -> Finding:
+    """Find out what files that are served as they are hold; raises Failure."""
+    tree = SourceTree.read(root)
+    return _inspected(tree, asked, detect(tree, asked), progress)
+
+
+def _inspected(tree: SourceTree, asked: Asked, source_format: str, progress: Progress) -> Finding:
+    if source_format == "ONNX":
+        return onnxmodel.inspect_onnx(tree, asked, progress)
+    if source_format == "TritonRepository":
+        from . import tritonrepository  # noqa: PLC0415 - the linter it brings is not waited for by everybody
+
+        return tritonrepository.inspect_repository(tree, asked)
+    from .formats.served import inspect_served  # noqa: PLC0415 - few models are of these formats
+
+    return inspect_served(tree, asked, source_format, progress)
+
+
+def _reused(
+    order: Order,
+    tree: SourceTree,
+    asked: Asked,
+    source_format: str,
+    progress: Progress,
+    ready: Callable[[], None],
+) -> Made | None:
+    """The result of an earlier preparation with the same inputs: nothing is converted or tried again."""
+    if order.reused is None:
+        return None
+    report = order.reused["report"]
+    if not order.reused["derived"]:
+        made = Made(_inspected(tree, asked, source_format, progress), order.root, report=report)
+        return replace(made, baseline=made.main)
+    folder = order.prepared / "reused"
+    progress("looking at what was prepared before")
+    finding = onnxmodel.inspect_onnx(SourceTree.read(folder), asked, progress)
+    facts = order.reused["facts"]
+    finding = replace(
+        finding,
+        batching=bool(facts.get("batching")),
+        warnings=tuple(facts.get("warnings", ())),
+        source_format=facts.get("sourceFormat"),
+        precision=facts.get("precision"),
+    )
+    made = Made(finding, folder, derived=True, report=report)
+    if source_format == "ONNX":
+        return replace(made, baseline=order.root / onnxmodel.choose_file(tree, asked.format))
+    reference = None
+    if _needs_reference(asked):
+        ready()
+        from .convert import load_reference  # noqa: PLC0415 - the image of opener Basic has none of it
+
+        allow_files()
+        progress("loading the source for comparison")
+        reference = load_reference(tree, asked, source_format, made.main, progress)
+    return replace(made, baseline=made.main, reference=reference)
+
+
+def _needs_reference(asked: Asked) -> bool:
+    return "parity" in asked.gates or "maxDropPercent" in asked.gates.get("accuracy", {})
+
+
+def _made(order: Order, tree: SourceTree, asked: Asked, source_format: str, progress: Progress) -> Made:
+    if is_served_as_it_is(source_format, asked):
+        made = Made(_inspected(tree, asked, source_format, progress), order.root)
+        made = replace(made, baseline=made.main)
+    else:
+        made = _converted(order, tree, asked, source_format, progress)
+    made = _with_gates(order, made, asked)
+    if made.reference is not None:
+        made = _timed(made, progress)
+    if not asked.changes_model:
+        return made
+    if made.finding.format != "ONNX":
+        message = (
+            f"spec.optimize changes ONNX models, and this {made.finding.format} model is served as it is; "
+            "remove spec.optimize, or let it be converted"
+        )
+        raise Failure(Reason.UNSUPPORTED_MODEL, message)
+    return _optimized(order, made, asked, progress)
+
+
+def _converted(order: Order, tree: SourceTree, asked: Asked, source_format: str, progress: Progress) -> Made:
+    from .convert import convert  # noqa: PLC0415 - the image of opener Basic has none of it
+
+    if asked.delivery == "Mount":
+        message = (
+            f"the content is {source_format}, which is converted, and spec.model.delivery: Mount serves the claim's "
+            "own files; convert it yourself, or write delivery: Copy"
+        )
+        raise Failure(Reason.UNSUPPORTED_MODEL, message)
+    allow_files()
+    out = _fresh(order.prepared / "converted")
+    progress(f"converting from {source_format}")
+    began = time.perf_counter()
+    done: Converted = convert(tree, asked, source_format, out, progress)
+    seconds = time.perf_counter() - began
+    finding = onnxmodel.inspect_onnx(SourceTree.read(done.model.parent), asked, progress, done.model.name)
+    finding = replace(finding, source_format=done.source_format, warnings=(*done.warnings, *finding.warnings))
+    report = {
+        "format": "ONNX",
+        "tools": dict(done.tools),
+        "warnings": list(done.warnings),
+        "seconds": round(seconds, 3),
+        "opset": finding.opset,
+        "ir_version": finding.ir_version,
+    }
+    made = Made(finding, done.model.parent, derived=True, reference=done.reference, report={"conversion": report})
+    return replace(made, baseline=done.model)
+
+
+def _timed(made: Made, progress: Progress) -> Made:
+    """What conversion has done to the time of one row: in the report, and a warning where ONNX is slower."""
+    from .optimize import compare_with_source  # noqa: PLC0415 - as above
+
+    assert made.reference is not None
+    progress("timing the converted model beside its source")
+    speed, warnings = compare_with_source(made.main, made.reference, made.dataset)
+    conversion = {**made.report.get("conversion", {}), "speed": speed}
+    finding = replace(made.finding, warnings=(*made.finding.warnings, *warnings))
+    return replace(made, finding=finding, report={**made.report, "conversion": conversion})
+
+
+def _optimized(order: Order, made: Made, asked: Asked, progress: Progress) -> Made:
+    from .optimize import OptimizeAsked, optimize  # noqa: PLC0415 - only where it is asked for
+
+    allow_files()
+    out = _fresh(order.prepared / "optimized")
+    done = optimize(
+        made.main,
+        out,
+        OptimizeAsked.read(asked.optimize),
+        _calibration(order, made, asked),
+        progress,
+        accept=made.gates.accept if made.gates else None,
+        hook=_hook(order, made, asked, progress),
+        dataset=made.dataset,
+    )
+    report = {**made.report, "optimization": done.report}
+    if done.model == made.main:
+        finding = replace(made.finding, warnings=(*made.finding.warnings, *done.warnings))
+        return replace(made, finding=finding, report=report)
+    model = done.model
+    if not model.is_relative_to(order.prepared):
+        model = Path(shutil.copyfile(model, _fresh(order.prepared / "candidate") / onnxmodel.PUBLISHED))
+    finding = onnxmodel.inspect_onnx(SourceTree.read(model.parent), asked, progress, model.name)
+    _check_interface(made.finding, finding, "the optimized model")
+    finding = replace(
+        finding,
+        batching=made.finding.batching and (finding.batching or done.precision == "INT8"),
+        source_format=made.finding.source_format,
+        precision=done.precision,
+        warnings=(*made.finding.warnings, *done.warnings),
+    )
+    return replace(made, finding=finding, folder=model.parent, derived=True, report=report)
+
+
+def _hook(order: Order, made: Made, asked: Asked, progress: Progress) -> Path | None:
+    """The candidate that the user's own container has left; raises Failure where it left none that could be served."""
+    if "hook" not in asked.optimize:
+        return None
+    found = sorted(path for path in order.hook.glob("*.onnx") if path.is_file() and not path.is_symlink())
+    if len(found) != 1:
+        message = f"the container of spec.optimize.hook has left {len(found)} .onnx files in /work/hook; expected one"
+        raise Failure(Reason.INVALID_MODEL, message)
+    progress("reading the hook's model")
+    finding = onnxmodel.inspect_onnx(SourceTree.read(order.hook), asked, progress, found[0].name)
+    _check_interface(made.finding, finding, "the model that spec.optimize.hook returned")
+    return found[0]
+
+
+def _check_interface(expected: Finding, found: Finding, what: str) -> None:
+    for kind, wanted, seen in (("inputs", expected.inputs, found.inputs), ("outputs", expected.outputs, found.outputs)):
+        if [(t.name, t.data_type) for t in wanted] != [(t.name, t.data_type) for t in seen]:
+            shown = [", ".join(f"{t.name} {t.data_type}" for t in tensors) for tensors in (seen, wanted)]
+            raise Failure(Reason.INVALID_MODEL, f"{what} has the {kind} {shown[0]}; the source has {shown[1]}")
+
+
+def _calibration(order: Order, made: Made, asked: Asked) -> "Dataset | None":
+    if order.calibration is None:
+        return None
+    most = asked.optimize.get("calibration", {}).get("maxSamples", _DEFAULT_SAMPLES)
+    return _read_data(order.calibration, "spec.optimize.calibration", made.finding, int(most))
+
+
+def _read_data(folder: Path, name: str, finding: Finding, most_rows: int | None) -> "Dataset":
+    from .data import read_dataset  # noqa: PLC0415 - only where there is any
+
+    try:
+        return read_dataset(folder, finding.inputs, most_rows, batching=finding.batching)
+    except Failure as failure:
+        raise Failure(failure.reason, f"{name}: {failure.message}") from failure
+
+
+def _with_gates(order: Order, made: Made, asked: Asked) -> Made:
+    """The same model with its gates: those asked for, and for one that was changed, that batches still answer alike."""
+    if not asked.gates and not asked.changes_model:
+        return made
+    from .gates.offline import OfflineGates  # noqa: PLC0415 - only where there is something to prove
+
+    finding = made.finding
+    dataset = _read_data(order.dataset, "spec.gates.dataset", finding, None) if order.dataset else None
+    gates = OfflineGates(
+        asked, dataset, made.reference, made.baseline or made.main, batching=finding.batching, inputs=finding.inputs
+    )
+    return replace(made, dataset=dataset, gates=gates)
+
+
+def _proven(
+    order: Order, made: Made, asked: Asked, progress: Progress
+) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
+    gates = made.gates
+    if gates is None:
+        return [], {}
+    progress("comparing with the source on the dataset" if order.dataset else "checking the files against the gates")
+    rows = gates.judge(made.main, made.finding.precision, made.size_bytes)
+    allow_files()
+    gates.keep(order.answers)
+    if "image" in asked.gates.get("accuracy", {}):
+        gates.write_predictions(made.main, order.metric, order.metric_source)
+    parity = gates.parity_report()
+    return [row.to_answer() for row in rows], {"parity": dict(parity)} if parity else {}
+
+
+def _answer(order: Order, made: Made, rows: list[dict[str, Any]], proof: Mapping[str, Any]) -> dict[str, Any]:
+    answer = made.finding.to_answer()
+    answer["facts"]["derived"] = made.derived
+    if made.derived:
+        place = made.folder.relative_to(order.prepared).as_posix()
+        answer["prepared"] = {name: f"{place}/{source}" for name, source in made.finding.files.items()}
+        del answer["files"]
+    return {**answer, "gates": rows, "report": {**made.report, **proof}}
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

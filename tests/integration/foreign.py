@@ -1,0 +1,157 @@
+"""Real services that models come from, installed into the cache once and run as processes of their own.
+
+MLflow and the reference signer live in an environment of their own (a hundred packages), Azurite comes from npm,
+fake-gcs-server is built by Go. Where one cannot be had its tests are skipped, and say why.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .servers import free_port
+from .tritonserver import cache_directory
+
+MLFLOW = ("mlflow==3.17.2",)
+SIGNER = ("model-signing==1.1.1", "pyOpenSSL==26.4.0")
+AZURITE = "3.35.0"
+FAKE_GCS = "v1.54.0"
+CONTAINER_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The key that every Azurite has for its account devstoreaccount1."""
+
+
+def installed(name: str, install: Callable[[Path], None]) -> Path:
+    """A folder of the cache that `install` fills once; skips the test where that fails."""
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    root = cache / name
+    with (cache / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "complete").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir()
+            try:
+                install(root)
+            except (OSError, subprocess.CalledProcessError) as error:
+                output = (getattr(error, "stderr", None) or b"").decode(errors="replace")
+                pytest.skip(f"{name} cannot be installed here: {error} {output.strip()[-300:]}")
+            (root / "complete").touch()
+    return root
+
+
+def python_environment(name: str, packages: Sequence[str]) -> Path:
+    """The interpreter of an environment with these packages."""
+
+    def install(root: Path) -> None:
+        python = root / "venv/bin/python"
+        subprocess.run([sys.executable, "-m", "venv", root / "venv"], check=True, capture_output=True)
+        uv = Path(sys.executable).with_name("uv")
+        command = [uv, "pip", "install", "-q", "--python", python] if uv.exists() else [python, "-m", "pip", "install", "-q"]
+        subprocess.run([*command, *packages], check=True, capture_output=True)
+
+    return installed(name, install) / "venv/bin/python"
+
+
+@contextmanager
+def running(command: Sequence[str | Path], url: str, folder: Path, patience: float = 90) -> Iterator[None]:
+    """A process that answers at `url`, ended with everything it started."""
+    with (folder / "server.log").open("ab") as log:
+        environment = {**os.environ, "HOME": str(folder)}
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=folder, start_new_session=True, env=environment
+        )
+    try:
+        _wait(url, process, folder, patience)
+        yield
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], folder: Path, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"{url} does not answer:\n{(folder / 'server.log').read_text()[-2000:]}")
+
+
+@contextmanager
+def mlflow_server(folder: Path, *options: str) -> Iterator[str]:
+    """`mlflow server` that proxies artifacts; yields its URL."""
+    python = python_environment("mlflow-3.17.2", MLFLOW)
+    port = free_port()
+    command = [
+        python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "kept"),
+        *options,
+    ]  # fmt: skip
+    with running(command, f"http://127.0.0.1:{port}/health", folder):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def azurite(folder: Path, *options: str, scheme: str = "http") -> Iterator[str]:
+    """Azure's own emulator of its Blob service; yields the endpoint of devstoreaccount1."""
+
+    def install(root: Path) -> None:
+        npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(root), f"azurite@{AZURITE}"]
+        subprocess.run(npm, check=True, capture_output=True)
+
+    program = installed(f"azurite-{AZURITE}", install) / "node_modules/.bin/azurite-blob"
+    port = free_port()
+    command = [
+        program, "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", str(port),
+        "--location", folder / "kept", *options,
+    ]  # fmt: skip
+    with running(command, f"{scheme}://127.0.0.1:{port}/", folder) if scheme == "http" else _tls(command, port, folder):
+        yield f"{scheme}://127.0.0.1:{port}/devstoreaccount1"
+
+
+@contextmanager
+def _tls(command: Sequence[str | Path], port: int, folder: Path) -> Iterator[None]:
+    """A server whose certificate only the test's own CA knows: waited for without looking at it."""
+    import ssl
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    previous = urllib.request._opener  # type: ignore[attr-defined]
+    urllib.request.install_opener(urllib.request.build_opener(urllib.request.HTTPSHandler(context=context)))
+    try:
+        with running(command, f"https://127.0.0.1:{port}/", folder):
+            yield
+    finally:
+        urllib.request._opener = previous  # type: ignore[attr-defined]
+
+
+@contextmanager
+def fake_gcs(folder: Path) -> Iterator[str]:
+    """fake-gcs-server, which serves the JSON API of Google's storage from memory; yields its URL."""
+
+    def install(root: Path) -> None:
+        environment = {**os.environ, "GOBIN": str(root)}
+        go = ["go", "install", "-p", "1", f"github.com/fsouza/fake-gcs-server@{FAKE_GCS}"]
+        subprocess.run(go, check=True, capture_output=True, env=environment)
+
+    program = installed(f"fake-gcs-server-{FAKE_GCS}", install) / "fake-gcs-server"
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-external-url", url,
+    ]  # fmt: skip
+    with running(command, f"{url}/_internal/healthcheck", folder):
+        yield url

@@ -1,0 +1,360 @@
+"""From what the spec asks for to facts: other openers, gates, refreshes and failures, told in a made-up cluster."""
+
+import json
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from penstock.api.facts import GateResult
+from penstock.api.preparation import Needs, PreparationError, PreparationReport
+from penstock.api.reasons import Reason
+from penstock.core.names import COMPONENT_LABEL, ObjectKey
+from penstock.core.plan import plan
+
+from .world import DIRECT, V1, V2, Crash, World, facts, failing, manifest
+
+REPORT = "sha256:" + "d" * 64
+NEEDS = PreparationReport(needs=Needs(format="SKLearn", opener="Convert", size_bytes=3 << 30))
+PASSED = (GateResult(name="latency.p95", asked="20ms", measured="4.1ms", passed=True),)
+MISSED = (GateResult(name="latency.p95", asked="1ms", measured="4.1ms", passed=False),)
+LATENCY = {"latency": {"p95": "20ms"}}
+STRICT = {"latency": {"p95": "1ms"}}
+
+
+def made(uri: str = V1, **changes):
+    """Facts of what was converted."""
+    return facts(uri, derived=True, source_format="SKLearn", **changes)
+
+
+def serving_world(**spec) -> World:
+    world = World(manifest(V1, traffic=DIRECT, **spec))
+    world.settle()
+    assert world.status["phase"] == "Available", world.status
+    return world
+
+
+def refreshed_world(**spec) -> World:
+    return serving_world(model={"uri": V1, "refresh": "5m"}, **spec)
+
+
+def jobs(world: World, component: str = "prepare") -> list[dict]:
+    found = [item for key, item in sorted(world.objects.items()) if key.kind == "Job"]
+    return [item for item in found if item["metadata"]["labels"][COMPONENT_LABEL] == component]
+
+
+def preparation(world: World) -> dict:
+    return world.status["preparation"]
+
+
+def pass_time(world: World, **length) -> None:
+    world.now += timedelta(**length)
+    world.settle()
+
+
+class TestOtherOpener:
+    def world(self) -> World:
+        world = World(manifest(V1, traffic=DIRECT))
+        world.reports[V1, "Basic"] = NEEDS
+        world.reports[V1, "Convert"] = PreparationReport(facts=made())
+        return world
+
+    def test_content_that_another_image_opens_is_given_to_it_once(self):
+        world = self.world()
+        world.settle()
+        assert world.status["phase"] == "Available"
+        assert [(r["opener"], r["format"]) for r in world.requests] == [("Basic", "Auto"), ("Convert", "SKLearn")]
+        assert (preparation(world)["opener"], preparation(world)["sourceFormat"]) == ("Convert", "SKLearn")
+        (job,) = jobs(world)
+        (_, inspect) = job["spec"]["template"]["spec"]["containers"]
+        assert inspect["image"] == "convert:1"
+        assert inspect["resources"]["requests"]["ephemeral-storage"] == "9280Mi"
+
+    def test_a_format_that_is_written_chooses_at_once(self):
+        world = World(manifest(traffic=DIRECT) | {"spec": {"model": {"uri": V1, "format": "SKLearn"}}})
+        world.settle()
+        assert [r["opener"] for r in world.requests] == ["Convert"]
+
+    @pytest.mark.parametrize("fuse", range(12))
+    def test_killed_after_any_write_it_still_looks_once_with_each(self, fuse):
+        world = self.world()
+        world.fuse = fuse
+        with suppress(Crash):
+            world.settle()
+        world.fuse = None
+        world.settle()
+        assert world.status["phase"] == "Available"
+        assert [r["opener"] for r in world.requests] == ["Basic", "Convert"]
+
+    def test_an_opener_that_asks_for_yet_another_one_has_failed(self):
+        world = self.world()
+        world.reports[V1, "Convert"] = PreparationReport(needs=Needs(format="SavedModel", opener="TensorFlow"))
+        for _ in range(8):
+            world.reconcile()
+            world.step()
+        assert world.condition("Stalled")["reason"] == "PreparationFailed"
+        assert "SavedModel needs TensorFlow" in world.condition("Stalled")["message"]
+        assert {r["opener"] for r in world.requests} == {"Basic", "Convert"}
+
+    def test_a_format_served_by_another_backend_is_measured_in_its_server(self):
+        world = World(manifest(V1, traffic=DIRECT, gates=LATENCY))
+        world.reports[V1] = PreparationReport(needs=Needs(format="OpenVINO", opener="Basic"))
+        for _ in range(3):
+            world.reconcile()
+            world.step()
+        world.reports[V1] = PreparationReport(facts=facts(format="OpenVINO"), gates=PASSED)
+        for key in [key for key in world.objects if key.kind == "Job"]:
+            del world.objects[key]
+        world.settle()
+        (job,) = jobs(world)
+        (server,) = job["spec"]["template"]["spec"]["initContainers"]
+        assert (server["image"], server["restartPolicy"]) == ("openvino:1", "Always")
+        live = world.objects[ObjectKey("Deployment", "vision", world.status["stable"]["revision"])]
+        assert live["spec"]["template"]["spec"]["containers"][0]["image"] == "openvino:1"
+
+    def test_an_image_that_the_installation_lacks_is_named_by_the_charts_value(self):
+        world = World(manifest(traffic=DIRECT) | {"spec": {"model": {"uri": V1, "format": "SavedModel"}}})
+        world.settle()
+        assert jobs(world) == []
+        assert world.condition("Stalled")["reason"] == "ImageUnavailable"
+        assert "images.tensorflow" in world.condition("Stalled")["message"]
+        settled = world.writes
+        world.settle()
+        assert world.writes == settled
+        world.settings = type(world.settings)(jobs_image="j", triton_image="t", tensorflow_image="tf:1")
+        world.settle()
+        assert world.status["phase"] == "Available"
+
+    def test_a_lost_artifact_is_converted_again_with_what_the_record_knows(self):
+        world = self.world()
+        world.deployment["spec"]["optimize"] = {"precision": "FP16"}
+        world.settle()
+        (record,) = [item for key, item in world.objects.items() if key.kind == "ControllerRevision"]
+        assert record["data"]["opener"] == "Convert"
+        assert record["data"]["format"] == "SKLearn"
+        assert record["data"]["optimize"] == {"precision": "FP16"}
+
+
+class TestGates:
+    def test_what_gates_measured_stands_in_status_and_is_told_once(self):
+        world = World(manifest(V1, traffic=DIRECT, gates=LATENCY))
+        world.reports[V1] = PreparationReport(facts=facts(V1, report=REPORT), gates=PASSED, report=REPORT)
+        world.settle()
+        (gate,) = preparation(world)["gates"]
+        assert gate == {"name": "latency.p95", "asked": "20ms", "measured": "4.1ms", "passed": True}
+        assert preparation(world)["report"] == REPORT
+        assert [message for reason, message in world.events if reason == "Prepared"] == [
+            "all gates passed: latency.p95 4.1ms"
+        ]
+
+    def test_a_failed_gate_leaves_stable_alone_and_waits_for_a_change(self):
+        world = serving_world()
+        stable = world.status["stable"]
+        world.reports[V1] = PreparationReport(
+            error=PreparationError(reason=Reason.LATENCY_FAILED, message="p95 4.1ms, 1ms was asked for"),
+            gates=MISSED,
+            report=REPORT,
+        )
+        world.edit(gates=STRICT)
+        world.settle()
+        assert (world.status["phase"], world.condition("Stalled")["reason"]) == ("Failed", "LatencyFailed")
+        assert world.condition("Available")["status"] == "True"
+        assert world.condition("Reconciling") is None
+        assert "4.1ms" in world.condition("Ready")["message"]
+        assert world.status["stable"] == stable
+        assert preparation(world)["gates"][0]["passed"] is False
+        assert preparation(world)["report"] == REPORT
+        writes = world.writes
+        pass_time(world, hours=3)
+        assert world.writes == writes
+
+    def test_a_changed_gate_is_measured_and_moves_nobody(self):
+        world = serving_world()
+        stable = world.status["stable"]
+        world.reports[V1] = PreparationReport(facts=facts(V1, report=REPORT), gates=PASSED, report=REPORT)
+        world.log.clear()
+        world.edit(gates=LATENCY)
+        world.settle()
+        assert world.status["phase"] == "Available"
+        assert world.status["stable"] == stable
+        assert preparation(world)["gates"][0]["measured"] == "4.1ms"
+        assert {line.split()[1] for line in world.log if line.startswith("apply")} <= {"Job", "NetworkPolicy"}
+        world.objects = {key: item for key, item in world.objects.items() if key.kind != "Job"}
+        world.log.clear()
+        world.settle()
+        assert world.log == []
+        assert preparation(world)["gates"][0]["measured"] == "4.1ms"
+
+    def test_a_gate_that_was_lowered_lets_the_revision_through(self):
+        world = serving_world()
+        world.reports[V2] = failing(Reason.LATENCY_FAILED)
+        world.edit(model={"uri": V2}, gates=STRICT)
+        world.settle()
+        assert world.condition("Stalled")["reason"] == "LatencyFailed"
+        world.reports[V2] = PreparationReport(facts=facts(V2), gates=PASSED)
+        world.edit(gates=LATENCY)
+        world.settle()
+        assert world.status["stable"]["uri"] == V2
+
+    @pytest.mark.parametrize(
+        ("gates", "change", "runs"),
+        [
+            (LATENCY, {"server": {"instances": {"count": 2}}}, 2),
+            (LATENCY, {"pod": {"env": [{"name": "A", "value": "b"}]}}, 2),
+            (LATENCY, {"prepare": {"timeout": "10m"}}, 1),
+            ({"size": {"max": "1Gi"}}, {"server": {"instances": {"count": 2}}}, 1),
+        ],
+    )
+    def test_what_is_measured_again(self, gates, change, runs):
+        world = serving_world(gates=gates)
+        world.edit(**change)
+        world.settle()
+        assert len(world.requests) == runs
+        assert world.status["phase"] == "Available"
+
+    def test_status_stays_below_16_kib(self):
+        long = tuple(
+            GateResult(name=f"gate-{n}" * 4, asked="a" * 64, measured="m" * 160, passed=True) for n in range(16)
+        )
+        world = World(manifest(V1, gates=LATENCY))
+        known = facts(V1, warnings=tuple("w" * 300 for _ in range(16)))
+        noisy = PreparationReport(facts=known, gates=long, report=REPORT, resolved="r" * 256)
+        world.reports[V1] = noisy
+        world.settle()
+        assert world.status["phase"] == "Available"
+        assert len(json.dumps(preparation(world))) < 7000
+
+
+class TestRefresh:
+    def test_the_source_is_asked_each_period_and_nothing_else_happens(self):
+        world = refreshed_world()
+        world.meanings[V1] = "version 1"
+        pass_time(world, minutes=6)
+        pass_time(world, minutes=6)
+        world.log.clear()
+        before = world.status
+        for _ in range(4):
+            pass_time(world, minutes=5, seconds=5)
+        assert world.log == ["delete Job " + jobs(world, "resolve")[0]["metadata"]["name"],
+                             "apply Job " + jobs(world, "resolve")[0]["metadata"]["name"]] * 4  # fmt: skip
+        assert world.status == before
+
+    def test_it_sleeps_until_the_next_one_is_due(self):
+        world = refreshed_world()
+        pass_time(world, minutes=6)
+        found = plan(world.observe(), world.now)
+        assert (found.writes, found.deletes) == ((), ())
+        assert timedelta(minutes=4) < found.wake - world.now <= timedelta(minutes=5)
+
+    def test_a_new_meaning_with_new_content_is_a_new_revision(self):
+        world = World(manifest(traffic=DIRECT) | {"spec": {"model": {"uri": V1, "refresh": "5m"}, "traffic": DIRECT}})
+        world.reports[V1] = PreparationReport(facts=facts(V1), resolved="version 1")
+        world.meanings[V1] = "version 1"
+        world.settle()
+        old = world.status["stable"]["revision"]
+        assert preparation(world)["resolved"] == "version 1"
+        pass_time(world, minutes=6)
+        assert len(world.requests) == 1
+        world.reports[V1], world.meanings[V1] = PreparationReport(facts=facts(V2), resolved="version 2"), "version 2"
+        pass_time(world, minutes=6)
+        assert world.status["stable"]["revision"] != old
+        assert preparation(world)["resolved"] == "version 2"
+        assert len(world.requests) == 2
+        del world.deployment["status"]
+        world.settle()
+        assert world.status["stable"]["digest"] == facts(V2).digest
+        assert len(world.requests) == 2
+        assert preparation(world)["resolved"] == "version 2"
+
+    def test_a_new_meaning_with_the_same_content_moves_nobody(self):
+        world = refreshed_world()
+        world.meanings[V1] = "etag a"
+        pass_time(world, minutes=6)
+        before = world.status["stable"]
+        world.meanings[V1] = "etag b"
+        pass_time(world, minutes=6)
+        assert world.status["stable"] == before
+        assert preparation(world)["resolved"] == "etag b"
+
+    def test_a_source_that_cannot_be_asked_harms_nobody_and_is_told_once(self):
+        world = refreshed_world()
+        world.meanings[V1] = "etag a"
+        pass_time(world, minutes=6)
+        runs = len(world.requests)
+        world.meanings[V1] = failing(Reason.SOURCE_UNAVAILABLE, "no route to host")
+        for _ in range(3):
+            pass_time(world, minutes=6)
+        assert world.status["phase"] == "Available"
+        assert "no route to host" in preparation(world)["refreshFailure"]
+        assert [reason for reason, _ in world.events].count("RefreshFailed") == 1
+        world.meanings[V1] = "etag a"
+        pass_time(world, minutes=6)
+        assert "refreshFailure" not in preparation(world)
+        assert len(world.requests) == runs
+
+    def test_a_refresh_mends_what_no_pause_does(self):
+        world = World(manifest() | {"spec": {"model": {"uri": V1, "refresh": "5m"}, "traffic": DIRECT}})
+        world.meanings[V1] = "version 1"
+        broken = PreparationError(reason=Reason.INVALID_MODEL, message="damaged")
+        world.reports[V1] = PreparationReport(error=broken, resolved="version 1")
+        world.settle()
+        pass_time(world, minutes=6)
+        assert (world.condition("Stalled")["reason"], len(world.requests)) == ("InvalidModel", 1)
+        world.reports[V1], world.meanings[V1] = PreparationReport(facts=facts(V2)), "version 2"
+        pass_time(world, minutes=6)
+        assert world.status["phase"] == "Available"
+
+    def test_a_refreshed_content_that_fails_leaves_stable_alone(self):
+        world = refreshed_world()
+        world.meanings[V1] = "version 1"
+        pass_time(world, minutes=6)
+        stable = world.status["stable"]
+        world.reports[V1], world.meanings[V1] = failing(Reason.PARITY_FAILED), "version 2"
+        pass_time(world, minutes=6)
+        assert world.condition("Stalled")["reason"] == "ParityFailed"
+        assert world.status["stable"] == stable
+
+    @pytest.mark.parametrize("change", [{"model": {"uri": V1}}, {"model": {"uri": V2, "refresh": "5m"}}])
+    def test_jobs_that_ask_what_nobody_wants_to_know_go(self, change):
+        world = refreshed_world()
+        pass_time(world, minutes=6)
+        (old,) = jobs(world, "resolve")
+        world.edit(**change)
+        world.settle()
+        assert old["metadata"]["name"] not in world.names("Job")
+
+    def test_back_to_an_earlier_source_it_serves_what_that_meant_last(self):
+        world = refreshed_world()
+        world.meanings[V1] = "version 1"
+        pass_time(world, minutes=6)
+        world.reports[V1], world.meanings[V1] = PreparationReport(facts=facts("new")), "version 2"
+        pass_time(world, minutes=6)
+        newest = world.status["stable"]["revision"]
+        world.point_to(V2)
+        world.settle()
+        runs = len(world.requests)
+        world.point_to(V1)
+        world.settle()
+        assert world.status["stable"]["revision"] == newest
+        assert len(world.requests) == runs
+
+    @pytest.mark.parametrize("fuse", range(14))
+    def test_killed_after_any_write_it_finds_the_new_meaning(self, fuse):
+        world = refreshed_world()
+        world.meanings[V1] = "version 1"
+        pass_time(world, minutes=6)
+        world.reports[V1], world.meanings[V1] = PreparationReport(facts=facts(V2)), "version 2"
+        world.fuse = fuse
+        with suppress(Crash):
+            pass_time(world, minutes=6)
+        world.fuse = None
+        world.settle()
+        assert world.status["stable"]["digest"] == facts(V2).digest
+        assert preparation(world)["resolved"] == "version 2"
+
+    def test_pinned_content_is_not_asked_for(self):
+        pinned = {"uri": V1, "refresh": "5m", "digest": facts(V1).digest}
+        world = World(manifest() | {"spec": {"model": pinned, "traffic": DIRECT}})
+        world.settle()
+        pass_time(world, hours=1)
+        assert jobs(world, "resolve") == []
