@@ -106,7 +106,7 @@ demo: $(VENV)/installed ## the main job: two models, predictions, one replacing 
 	@$(PY) examples/demo
 
 ##@ benchmarks
-.PHONY: bench-repository bench-cold-start bench-idle bench-verdicts bench-fleet bench-rollback bench-disruption
+.PHONY: bench-repository bench-cold-start bench-idle bench-verdicts bench-fleet bench-rollback bench-disruption bench-model-path
 bench-repository: $(VENV)/installed ## config.pbtxt: facts to checked text, per second
 	@$(PY) tests/bench/repository.py
 bench-cold-start: $(VENV)/installed ## apply to first correct prediction
@@ -121,6 +121,8 @@ bench-rollback: $(VENV)/installed ## bad revisions taken back under 200 requests
 	@$(PY) tests/bench/rollback.py $(ARGS)
 bench-disruption: $(VENV)/installed ## 1,000 weight changes, 100 replacements and accidents under load (ARGS="--only image")
 	@$(PY) tests/bench/rollout_disruption.py $(ARGS)
+bench-model-path: $(VENV)/models ## what precision: Auto makes of three networks, and how much faster that is (ARGS="--only encoder")
+	@$(PY) tests/bench/model_path.py $(ARGS)
 
 .PHONY: lock
 lock: $(VENV)/installed ## resolve the lock files anew

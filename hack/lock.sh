@@ -18,6 +18,13 @@ lock dev pyproject.toml --extra runtime --group dev
 lock operator pyproject.toml -c requirements/dev.lock
 lock models --group models -c requirements/dev.lock
 lock jobs requirements/jobs.in -c requirements/dev.lock
+# of what torch asks for, images leave out what only GPUs need, but for two libraries that are called on every import
+mapfile -t gpu < <(grep -oP '^(nvidia-|cuda-|triton|setuptools)[a-z0-9-]*(?===)' requirements/models.lock |
+  grep -vxE 'nvidia-cuda-(runtime|cupti)|tritonclient' | sed 's/^/--no-emit-package=/')
+lock torch requirements/torch.in -c requirements/models.lock "${gpu[@]}"
+mapfile -t torch < <(grep -oP '^[a-z0-9-]+(?===)' requirements/torch.lock | sed 's/^/--no-emit-package=/')
+lock convert requirements/convert.in -c requirements/dev.lock -c requirements/models.lock "${gpu[@]}" "${torch[@]}"
+lock tensorflow requirements/tensorflow.in -c requirements/dev.lock
 lock triton requirements/triton.in --no-deps
 lock triton-openvino requirements/triton-openvino.in --no-deps
 lock router requirements/router.in --no-deps

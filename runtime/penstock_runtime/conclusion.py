@@ -3,6 +3,7 @@
 Evidence is published of failures too: a model that was refused is the one whose numbers people want to see.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -40,11 +41,13 @@ class _Told:
 
     reports: tuple[Mapping[str, Any], ...] = ()
     rows: tuple[GateRow, ...] = ()
+    source_format: str = ""
 
     def add(self, answer: Mapping[str, Any], who: str) -> "_Told":
         report = answer.get("report")
         reports = (*self.reports, report) if isinstance(report, dict) else self.reports
-        return _Told(reports, (*self.rows, *gate_rows(answer, who)))
+        found = self.source_format or str(answer.get("format", ""))[:64]
+        return _Told(reports, (*self.rows, *gate_rows(answer, who)), found)
 
 
 @dataclass(frozen=True)
@@ -122,14 +125,10 @@ class Conclusion:
         )
 
     def _refuse(self, error: PreparationError) -> PreparationReport:
-        told = self._told[0]
-        digest = None
-        if told.reports or told.rows:
-            evidence = Evidence(self._build(error), provenance_of(self.request, self.gathered, self.opened, None))
-            try:
-                digest = publish_evidence(evidence, self.request.repository, self.registry)
-            except Failure:
-                digest = None
+        told, digest = self._told[0], None
+        evidence = Evidence(self._build(error), provenance_of(self.request, self.gathered, self.opened, None))
+        with contextlib.suppress(Failure):
+            digest = publish_evidence(evidence, self.request.repository, self.registry)
         return fit_report(
             PreparationReport(
                 error=error, gates=gate_results(told.rows), report=digest, resolved=self.gathered.resolved
@@ -138,7 +137,8 @@ class Conclusion:
 
     def _build(self, error: PreparationError | None) -> dict[str, Any]:
         told = self._told[0]
-        return build_report(self.request, self.gathered, self.opened, told.reports, told.rows, error)
+        found = told.source_format or self.request.format
+        return build_report(self.request, self.gathered, self.opened, told.reports, told.rows, found, error)
 
 
 def _with_reused(answer: Mapping[str, Any], reused: Reused | None) -> Mapping[str, Any]:

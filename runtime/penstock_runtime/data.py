@@ -74,12 +74,14 @@ def read_dataset(
     *,
     batching: bool = True,
     most_bytes: int = _MOST_BYTES,
+    head: int | None = None,
 ) -> Dataset:
     """The dataset below `root` for a model with these inputs; raises Failure `DataInvalid`.
 
     Numbers are taken in any width of their kind if the input can hold them; integers for a floating-point input are
     refused, since they are often pixels that nobody has scaled. Arrays that no input is called after are not read.
-    Without proven `batching`, rows are given one by one. Of more than `most_rows`, so many are taken evenly.
+    Without proven `batching`, rows are given one by one. Of more than `most_rows`, so many are taken evenly; with
+    `head` only so many are read, the first ones, and fewer where they would be more than `most_bytes`.
     """
     with _open_arrays(root) as found:
         _check_names(found, inputs)
@@ -87,10 +89,11 @@ def read_dataset(
         if LABEL in found and LABEL not in wanted:
             wanted.append(LABEL)
         total = sum(found[name].size for name in wanted)
-        if total > most_bytes:
+        rows = None if head is None else _affordable([found[name] for name in wanted], head, most_bytes)
+        if total > most_bytes and rows is None:
             message = f"the arrays of the dataset are {total >> 20} MiB, at most {most_bytes >> 20} MiB are read"
             raise _invalid(f"{message}; keep fewer rows")
-        arrays = {name: found[name].read() for name in wanted}
+        arrays = {name: found[name].read(rows) for name in wanted}
     label = arrays.pop(LABEL) if LABEL in wanted[len(inputs) :] else None
     dataset = _dataset(arrays, label, inputs, batching=batching)
     return dataset if most_rows is None else dataset.spread(most_rows)
@@ -111,8 +114,14 @@ class _Stored:
         """Bytes of the data; exact, since what follows the header is read no further."""
         return prod(self.shape) * self.dtype.itemsize
 
-    def read(self) -> Array:
-        data = bytearray(self.size)
+    def read(self, rows: int | None = None) -> Array:
+        """All of it, or the first rows: no more than they take, unless the last dimension comes first on disk."""
+        if rows is None or not self.shape or rows >= self.shape[0]:
+            return self._read(self.shape)
+        return self._read(self.shape)[:rows] if self.fortran else self._read((rows, *self.shape[1:]))
+
+    def _read(self, shape: tuple[int, ...]) -> Array:
+        data = bytearray(prod(shape) * self.dtype.itemsize)
         view, have = memoryview(data), 0
         try:
             while have < len(data):
@@ -126,8 +135,14 @@ class _Stored:
         if have < len(data):
             raise _invalid(f"array {self.name!r} of the dataset ends after {have} of {len(data)} bytes; copy it again")
         if not data:
-            return np.zeros(self.shape, self.dtype)
-        return np.frombuffer(data, dtype=self.dtype).reshape(self.shape, order="F" if self.fortran else "C")
+            return np.zeros(shape, self.dtype)
+        return np.frombuffer(data, dtype=self.dtype).reshape(shape, order="F" if self.fortran else "C")
+
+
+def _affordable(stored: Iterable[_Stored], head: int, most_bytes: int) -> int:
+    """How many of the first rows fit into so many bytes; at least one."""
+    row = sum(array.size // max(1, array.shape[0]) if array.shape else array.size for array in stored)
+    return max(1, min(head, most_bytes // max(1, row)))
 
 
 @contextmanager

@@ -46,6 +46,7 @@ def build_report(
     opened: Mapping[str, Any],
     told: Sequence[Mapping[str, Any]],
     rows: Sequence[GateRow],
+    source_format: str,
     error: PreparationError | None = None,
 ) -> dict[str, Any]:
     """The report's JSON; `told` are the reports of the opener and of the measurement, in order.
@@ -56,7 +57,7 @@ def build_report(
     source = {
         "uri": request.uri,
         "digest": content.digest,
-        "format": request.format,
+        "format": source_format,
         "size_bytes": content.size,
         "files": len(content.files),
         "resolved": gathered.resolved or "",

@@ -57,8 +57,9 @@ def main() -> int:
     places = Places.here()
     request = json.loads(os.environ[_REQUEST])
     sequential = os.environ.get("PENSTOCK_MODE") == "sequential"
+    places.work.mkdir(parents=True, exist_ok=True)
+    meeting = Meeting(places.work, "inspect", "transfer")
     with _started(places, request) as child:
-        meeting = Meeting(places.work, "inspect", "transfer")
         meeting.write(OPENED, {"machine": describe_machine(), "tools": tool_versions()})
         try:
             if not sequential and meeting.wait(FETCHED, FAILED) == FAILED:

@@ -13,6 +13,7 @@ from .batching import prove_batching
 from .content import safe_path
 from .failure import Failure, is_out_of_memory, shorten
 from .finding import Asked, Finding, Progress, SourceTree, Tensor
+from .formats.sniff import sniff
 from .onnxschema import schema
 from .overrides import apply_overrides
 from .runtimes import CEILINGS, TARGET, Ceiling
@@ -63,7 +64,7 @@ def inspect_onnx(tree: SourceTree, asked: Asked, progress: Progress, name: str |
 
 
 def choose_file(tree: SourceTree, asked: str) -> str:
-    """The ONNX file: the only one of that suffix, `model.onnx` among several, or the only file at all."""
+    """The ONNX file: the only one of that suffix, `model.onnx` among several, or what is ONNX under another name."""
     named = [path for path in tree.sizes if path.lower().endswith(".onnx")]
     if len(named) > 1 and PUBLISHED in named:
         return PUBLISHED
@@ -74,6 +75,9 @@ def choose_file(tree: SourceTree, asked: str) -> str:
         raise Failure(Reason.UNKNOWN_FORMAT, message)
     if len(tree.sizes) == 1:
         return next(iter(tree.sizes))
+    seen = [path for path in tree.sizes if (found := sniff(tree.root / path)) is not None and found.format == "ONNX"]
+    if len(seen) == 1:
+        return seen[0]
     wanted = "an ONNX file" if asked == "ONNX" else "an ONNX file or a Triton model repository"
     raise Failure(Reason.UNKNOWN_FORMAT, f"the source holds {tree.shown()}; expected {wanted}")
 

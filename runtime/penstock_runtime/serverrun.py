@@ -22,7 +22,7 @@ from penstock.core.modelrepo import RepositoryPlan, ServerSettings, server_flags
 from .failure import Failure
 from .v2 import InferenceError, ask, encode_get
 
-__all__ = ["ServerEnded", "ServerRun", "Usage", "running_server"]
+__all__ = ["Files", "ServerEnded", "ServerRun", "Usage", "running_server"]
 
 _PAUSE = 0.05
 _STARTS_WITHIN = 60.0
@@ -123,16 +123,24 @@ class ServerRun:
         shutil.rmtree(self.folder / "repository", ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Files:
+    """Sources by path in the layer, and folders without files."""
+
+    sources: Mapping[str, Path]
+    folders: tuple[str, ...] = ()
+
+
 @contextmanager
 def running_server(
     root: Path,
     plan: RepositoryPlan,
-    files: Mapping[str, Path],
+    files: Files,
     facts: ModelFacts,
     settings: ServerSettings,
     load_seconds: float = 300.0,
 ) -> Iterator[ServerRun]:
-    """Serve the plan's repository for the length of the context; `files` are sources by path in the layer."""
+    """Serve the plan's repository for the length of the context."""
     folder = _next_folder(root)
     _lay_out(folder / "repository", plan, files, mounted=facts.mount is not None)
     http, grpc = _free_ports(2)
@@ -157,7 +165,7 @@ def _next_folder(root: Path) -> Path:
     return folder
 
 
-def _lay_out(repository: Path, plan: RepositoryPlan, files: Mapping[str, Path], *, mounted: bool) -> None:
+def _lay_out(repository: Path, plan: RepositoryPlan, files: Files, *, mounted: bool) -> None:
     """As `fetch` does in a serving pod; links, since trials need the same files many times.
 
     What stays on its claim is mounted at the same path in both containers.
@@ -167,7 +175,9 @@ def _lay_out(repository: Path, plan: RepositoryPlan, files: Mapping[str, Path], 
         root = repository / plan.entry_model / "1"
         root.mkdir(parents=True)
         (repository / plan.entry_model / "config.pbtxt").write_text(plan.config_text)
-    for name, source in files.items():
+    for name in files.folders:
+        root.joinpath(*name.split("/")).mkdir(parents=True, exist_ok=True)
+    for name, source in files.sources.items():
         target = root.joinpath(*name.split("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         if mounted:

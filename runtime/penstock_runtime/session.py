@@ -21,6 +21,7 @@ __all__ = ["Session", "tensors_of"]
 
 _TIMEOUT = 120.0
 _AT_ONCE = 8
+_MESSAGE_BYTES = 64 << 20
 
 
 def tensors_of(facts: ModelFacts) -> tuple[Tensor, ...]:
@@ -30,12 +31,12 @@ def tensors_of(facts: ModelFacts) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Session:
-    """Where the model answers, and its inputs; `batched` where config.pbtxt has a max_batch_size."""
+    """Where the model answers, and its inputs; `batch` is config.pbtxt's max_batch_size."""
 
     port: int
     model: str
     inputs: tuple[Tensor, ...]
-    batched: bool
+    batch: int
     opened: list[socket.socket] = field(default_factory=list)
 
     def close(self) -> None:
@@ -44,9 +45,10 @@ class Session:
             self.opened.pop().close()
 
     @classmethod
-    def open(cls, port: int, model: str, facts: ModelFacts, *, batched: bool) -> "Session":
-        """With the facts' inputs, or where there are none (a repository served as it is) those the server tells."""
-        return cls(port, model, tensors_of(facts) or _told_inputs(port, model), batched)
+    def open(cls, port: int, model: str, facts: ModelFacts, batch: int) -> "Session":
+        """With the facts' inputs, or where there are none (a repository served as it is) what the server tells."""
+        inputs = tensors_of(facts)
+        return cls(port, model, inputs, batch) if inputs else _told(port, model)
 
     def answerer(self) -> Answerer:
         """A way to ask over one connection; it raises InferenceError."""
@@ -67,14 +69,16 @@ class Session:
     def encode(self, arrays: Arrays) -> bytes:
         """One request as bytes; a row that is a single value is served with one dimension."""
         inputs = {tensor.name: tensor for tensor in self.inputs}
-        single = {name for name, tensor in inputs.items() if self.batched and len(tensor.dims) == 1}
+        single = {name for name, tensor in inputs.items() if self.batch and len(tensor.dims) == 1}
         shaped = {name: array.reshape(-1, 1) if name in single else array for name, array in arrays.items()}
         return encode_request(self.model, shaped, inputs)
 
     def messages(self, dataset: Dataset, batch: int, most: int) -> list[bytes]:
         """Requests of so many rows each for a load, different ones as far as there are rows."""
         size = 1 if dataset.whole else dataset.fixed or batch
-        rows = dataset.take([at % dataset.rows for at in range(size * min(most, max(1, dataset.rows)))])
+        row = sum(array[:1].nbytes for array in dataset.arrays.values())
+        count = min(most, dataset.rows, max(1, _MESSAGE_BYTES // max(1, size * row)))
+        rows = dataset.take([at % dataset.rows for at in range(size * count)])
         found: list[bytes] = []
 
         def keep(arrays: Arrays) -> Mapping[str, Array]:
@@ -108,16 +112,17 @@ def _connect(port: int) -> socket.socket:
     return connection
 
 
-def _told_inputs(port: int, model: str) -> tuple[Tensor, ...]:
+def _told(port: int, model: str) -> Session:
     try:
         with _connect(port) as connection:
-            answer = ask(connection, encode_get(f"/v2/models/{model}"))
-        told = json.loads(answer.body)["inputs"]
+            told = json.loads(ask(connection, encode_get(f"/v2/models/{model}")).body)["inputs"]
+            config = json.loads(ask(connection, encode_get(f"/v2/models/{model}/config")).body)
         kinds = {"BYTES": "STRING"}
-        return tuple(
+        inputs = tuple(
             Tensor(item["name"], kinds.get(item["datatype"], item["datatype"]), tuple(map(int, item["shape"])))
             for item in told
         )
-    except (InferenceError, ValueError, KeyError, TypeError) as error:
+        return Session(port, model, inputs, int(config.get("max_batch_size", 0)))
+    except (InferenceError, ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"the server does not tell the inputs of {model}: {error}; list them in spec.model.inputs"
         raise Failure(Reason.LOAD_FAILED, message) from error

@@ -18,7 +18,6 @@ from .failure import Failure
 from .finding import Asked, Finding, Progress, SourceTree
 from .formats.detect import detect
 from .routes import find_route, is_served_as_it_is
-from .supervise import allow_files
 
 if TYPE_CHECKING:
     from .convert import Converted, Reference
@@ -104,7 +103,7 @@ def prepare_model(
         made = _made(order, tree, asked, source_format, progress)
     elif made.finding.format == "ONNX":
         made = _with_gates(order, made, asked)
-    return _answer(order, made, *_proven(order, made, asked, progress))
+    return {"format": source_format, **_answer(order, made, *_proven(order, made, asked, progress))}
 
 
 def inspect_source(root: Path, asked: Asked, progress: Progress) -> Finding:
@@ -159,7 +158,6 @@ def _reused(
         ready()
         from .convert import load_reference  # noqa: PLC0415 - the image of opener Basic has none of it
 
-        allow_files()
         progress("loading the source for comparison")
         reference = load_reference(tree, asked, source_format, made.main, progress)
     return replace(made, baseline=made.main, reference=reference)
@@ -172,11 +170,13 @@ def _needs_reference(asked: Asked) -> bool:
 def _made(order: Order, tree: SourceTree, asked: Asked, source_format: str, progress: Progress) -> Made:
     if is_served_as_it_is(source_format, asked):
         made = Made(_inspected(tree, asked, source_format, progress), order.root)
-        made = replace(made, baseline=made.main)
+        made = replace(
+            made, baseline=made.main, reference=_served_reference(made, tree, asked, source_format, progress)
+        )
     else:
         made = _converted(order, tree, asked, source_format, progress)
     made = _with_gates(order, made, asked)
-    if made.reference is not None:
+    if made.reference is not None and made.finding.format == "ONNX":
         made = _timed(made, progress)
     if not asked.changes_model:
         return made
@@ -189,6 +189,17 @@ def _made(order: Order, tree: SourceTree, asked: Asked, source_format: str, prog
     return _optimized(order, made, asked, progress)
 
 
+def _served_reference(
+    made: Made, tree: SourceTree, asked: Asked, source_format: str, progress: Progress
+) -> "Reference | None":
+    """The framework's own answers, under the names that are served, where this image has the framework."""
+    if not _needs_reference(asked) or source_format in ("ONNX", "TritonRepository"):
+        return None
+    from .convert import load_reference  # noqa: PLC0415 - one image has the frameworks
+
+    return load_reference(tree, asked, source_format, made.main, progress)
+
+
 def _converted(order: Order, tree: SourceTree, asked: Asked, source_format: str, progress: Progress) -> Made:
     from .convert import convert  # noqa: PLC0415 - the image of opener Basic has none of it
 
@@ -198,7 +209,6 @@ def _converted(order: Order, tree: SourceTree, asked: Asked, source_format: str,
             "own files; convert it yourself, or write delivery: Copy"
         )
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
-    allow_files()
     out = _fresh(order.prepared / "converted")
     progress(f"converting from {source_format}")
     began = time.perf_counter()
@@ -233,7 +243,6 @@ def _timed(made: Made, progress: Progress) -> Made:
 def _optimized(order: Order, made: Made, asked: Asked, progress: Progress) -> Made:
     from .optimize import OptimizeAsked, optimize  # noqa: PLC0415 - only where it is asked for
 
-    allow_files()
     out = _fresh(order.prepared / "optimized")
     done = optimize(
         made.main,
@@ -323,7 +332,6 @@ def _proven(
         return [], {}
     progress("comparing with the source on the dataset" if order.dataset else "checking the files against the gates")
     rows = gates.judge(made.main, made.finding.precision, made.size_bytes)
-    allow_files()
     gates.keep(order.answers)
     if "image" in asked.gates.get("accuracy", {}):
         gates.write_predictions(made.main, order.metric, order.metric_source)

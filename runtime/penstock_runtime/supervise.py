@@ -23,7 +23,6 @@ __all__ = [
     "Limits",
     "Supervised",
     "Watched",
-    "allow_files",
     "apply_limits",
     "disk_use",
     "memory_limit",
@@ -75,9 +74,8 @@ def memory_limit() -> int | None:
 def apply_limits(limits: Limits) -> None:
     """Bind this process: memory, processor time, no core files, files no larger than allowed, few descriptors.
 
-    Nothing can be written before `allow_files` was called. RLIMIT_DATA counts memory that can be written, not address
-    space that is only reserved, as RLIMIT_AS would. There is no RLIMIT_NPROC: it counts a user's threads on the whole
-    node.
+    RLIMIT_DATA counts memory that can be written, not address space that is only reserved, as RLIMIT_AS would. There is
+    no RLIMIT_NPROC: it counts a user's threads on the whole node.
     """
     if limits.memory is not None:
         most = max(_SMALLEST, limits.memory - _RESERVE)
@@ -86,16 +84,10 @@ def apply_limits(limits: Limits) -> None:
     for kind, value in (
         (resource.RLIMIT_CPU, processor),
         (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NOFILE, 256),
     ):
         resource.setrlimit(kind, (value, value))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits.file_bytes))
-
-
-def allow_files() -> None:
-    """Let this process write files, each as large as its limits said."""
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 def disk_use(folders: tuple[Path, ...]) -> int:

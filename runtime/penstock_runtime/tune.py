@@ -11,6 +11,7 @@ from typing import Any
 
 from penstock.api.facts import ModelFacts, Tuned
 from penstock.api.spec import BatchingSpec, InstancesSpec, ServerSpec
+from penstock.core.modelrepo import ServerSettings, resolve_settings
 
 from .failure import Failure, shorten
 
@@ -50,9 +51,19 @@ def candidates(spec: ServerSpec | None, facts: ModelFacts, cpu_limit: Fraction, 
         several = [count for count in counts if count > 1]
         for delay in _DELAYS:
             for count in several[:2]:
-                threads = instances.threads or max(1, cores // count)
-                found.append(_tuned(instances, count, threads).model_copy(update={"max_queue_delay": delay}))
-    return list(dict.fromkeys(found))[:most]
+                share = instances.threads or max(1, cores // count)
+                found.append(_tuned(instances, count, share).model_copy(update={"max_queue_delay": delay}))
+    return _different(found, spec, facts, cpu_limit)[:most]
+
+
+def _different(found: Sequence[Tuned], spec: ServerSpec, facts: ModelFacts, cpu_limit: Fraction) -> list[Tuned]:
+    """Those that can be served, one of each that come to the same settings."""
+    by_settings: dict[ServerSettings, Tuned] = {}
+    for tuned in found:
+        settings = resolve_settings(spec, facts.model_copy(update={"tuned": tuned}), cpu_limit)
+        if not settings.refusals:
+            by_settings.setdefault(settings, tuned)
+    return list(by_settings.values()) or [Tuned()]
 
 
 def _tuned(instances: InstancesSpec, count: int, threads: int) -> Tuned:

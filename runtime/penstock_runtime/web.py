@@ -167,11 +167,9 @@ class Web:
         raise Unreachable(f"{source} redirects to {parts.scheme}://{parts.netloc}; only https:// is followed")
 
     def _once(self, method: str, url: str, headers: Mapping[str, str], body: Body | None, furthest: Reach) -> Answer:
-        request = Request(url, method=method, headers=dict(headers))
+        request = Request(url, body() if body else None, dict(headers), method=method)
         request.furthest = furthest
         request.add_header("User-Agent", "penstock")
-        if body is not None:
-            request.data = body()
         try:
             self._network.check_literal(urlsplit(url).hostname or "", furthest)
             response = self._opener.open(request, timeout=self._timeout)

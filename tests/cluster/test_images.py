@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hack.cluster import oci
 from hack.cluster.errors import ClusterError
+from hack.cluster.settings import CHECKOUT
 from hack.images import debian, inputs, table
 
 DOCKERFILE = """
@@ -114,3 +115,25 @@ def test_only_images_that_this_checkout_can_build_are_chosen_by_default(tmp_path
         table.chosen(["operator"], tmp_path)
     with pytest.raises(ClusterError, match="no image"):
         table.chosen(["nonsense"], tmp_path)
+
+
+def torch_layer(name: str) -> str:
+    """The instructions of a Dockerfile that make its torch layer."""
+    image = table.IMAGES[name]
+    assert isinstance(image, table.Dockerfile)
+    text = (CHECKOUT / image.path).read_text()
+    start = text.index("COPY requirements/torch.lock")
+    return text[start : text.index("torch.ones(2, 2)'", start)]
+
+
+def test_two_images_share_their_torch_layer():
+    assert torch_layer("triton-torch") == torch_layer("convert")
+
+
+def test_what_an_image_takes_parts_of_is_built_before_it():
+    names = list(table.IMAGES)
+    for image in table.IMAGES.values():
+        for name in image.above if isinstance(image, table.Dockerfile) else ():
+            assert names.index(name) < names.index(image.name)
+            argument = name.upper().replace("-", "_")
+            assert f"FROM ${{{argument}}}" in (CHECKOUT / image.path).read_text()

@@ -36,6 +36,9 @@ class Rows:
         try:
             yield row
             row["passed"] = True
+        except BaseException as error:
+            row["failed"] = f"{type(error).__name__}: {error}"[:1000]
+            raise
         finally:
             row["seconds"] = round(time.monotonic() - began, 1)
             self._write(kind, key, row)

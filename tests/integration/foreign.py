@@ -7,11 +7,10 @@ fake-gcs-server is built by Go. Where one cannot be had its tests are skipped, a
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from .tritonserver import cache_directory
 MLFLOW = ("mlflow==3.17.2",)
 SIGNER = ("model-signing==1.1.1", "pyOpenSSL==26.4.0")
 AZURITE = "3.35.0"
-FAKE_GCS = "v1.54.0"
+FAKE_GCS = "v1.56.1"
 CONTAINER_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The key that every Azurite has for its account devstoreaccount1."""
 
@@ -55,39 +54,38 @@ def python_environment(name: str, packages: Sequence[str]) -> Path:
         python = root / "venv/bin/python"
         subprocess.run([sys.executable, "-m", "venv", root / "venv"], check=True, capture_output=True)
         uv = Path(sys.executable).with_name("uv")
-        command = [uv, "pip", "install", "-q", "--python", python] if uv.exists() else [python, "-m", "pip", "install", "-q"]
+        command = (
+            [uv, "pip", "install", "-q", "--python", python] if uv.exists() else [python, "-m", "pip", "install", "-q"]
+        )
         subprocess.run([*command, *packages], check=True, capture_output=True)
 
     return installed(name, install) / "venv/bin/python"
 
 
 @contextmanager
-def running(command: Sequence[str | Path], url: str, folder: Path, patience: float = 90) -> Iterator[None]:
-    """A process that answers at `url`, ended with everything it started."""
+def running(command: Sequence[str | Path], port: int, folder: Path, patience: float = 240) -> Iterator[None]:
+    """A process that listens on a loopback port, ended with everything it started."""
     with (folder / "server.log").open("ab") as log:
         environment = {**os.environ, "HOME": str(folder)}
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=folder, start_new_session=True, env=environment
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True, env=environment)
     try:
-        _wait(url, process, folder, patience)
+        _wait(port, process, folder, patience)
         yield
     finally:
         os.killpg(process.pid, 15)
         process.wait(timeout=30)
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], folder: Path, patience: float) -> None:
+def _wait(port: int, process: subprocess.Popen[bytes], folder: Path, patience: float) -> None:
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except urllib.error.HTTPError:
-            return
+            socket.create_connection(("127.0.0.1", port), timeout=2).close()
         except OSError:
             time.sleep(0.1)
-    raise AssertionError(f"{url} does not answer:\n{(folder / 'server.log').read_text()[-2000:]}")
+        else:
+            return
+    raise AssertionError(f"nothing listens on {port}:\n{(folder / 'server.log').read_text()[-2000:]}")
 
 
 @contextmanager
@@ -100,7 +98,7 @@ def mlflow_server(folder: Path, *options: str) -> Iterator[str]:
         "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "kept"),
         *options,
     ]  # fmt: skip
-    with running(command, f"http://127.0.0.1:{port}/health", folder):
+    with running(command, port, folder):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -115,27 +113,11 @@ def azurite(folder: Path, *options: str, scheme: str = "http") -> Iterator[str]:
     program = installed(f"azurite-{AZURITE}", install) / "node_modules/.bin/azurite-blob"
     port = free_port()
     command = [
-        program, "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", str(port),
-        "--location", folder / "kept", *options,
+        program, "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobHost", "127.0.0.1",
+        "--blobPort", str(port), "--location", folder / "kept", *options,
     ]  # fmt: skip
-    with running(command, f"{scheme}://127.0.0.1:{port}/", folder) if scheme == "http" else _tls(command, port, folder):
+    with running(command, port, folder):
         yield f"{scheme}://127.0.0.1:{port}/devstoreaccount1"
-
-
-@contextmanager
-def _tls(command: Sequence[str | Path], port: int, folder: Path) -> Iterator[None]:
-    """A server whose certificate only the test's own CA knows: waited for without looking at it."""
-    import ssl
-
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    previous = urllib.request._opener  # type: ignore[attr-defined]
-    urllib.request.install_opener(urllib.request.build_opener(urllib.request.HTTPSHandler(context=context)))
-    try:
-        with running(command, f"https://127.0.0.1:{port}/", folder):
-            yield
-    finally:
-        urllib.request._opener = previous  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -151,7 +133,8 @@ def fake_gcs(folder: Path) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
-        program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-external-url", url,
+        program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory",
+        "-external-url", url,
     ]  # fmt: skip
-    with running(command, f"{url}/_internal/healthcheck", folder):
+    with running(command, port, folder):
         yield url

@@ -91,7 +91,10 @@ def _stand_ins(namespace: str, objects: Iterable[Manifest]) -> dict[str, str]:
         if item["kind"] == "Job":
             container = item["spec"]["template"]["spec"]["containers"][0]
             request = next(entry["value"] for entry in container["env"] if entry["name"] == REQUEST_VARIABLE)
-            found |= _hashes(f"PREPARATION-{json.loads(request)['uri']}", metadata["labels"][PREPARATION_LABEL])
+            asked = json.loads(request)
+            found |= _hashes(f"PREPARATION-{asked['uri']}", metadata["labels"][PREPARATION_LABEL])
+            if "gates" in asked or asked["opener"] != "Basic":
+                found[metadata["name"].rpartition("-")[2]] = f"JOB-{asked['opener']}-{asked.get('gates')}"
             found[metadata["uid"]] = "UID-OF-JOB"
     return dict(sorted(found.items(), key=lambda pair: -len(pair[0])))
 

@@ -3,6 +3,7 @@
 import http.server
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -117,11 +118,14 @@ class WebServer:
 
 
 @contextmanager
-def web_server() -> Iterator[WebServer]:
-    """A web server on a loopback port."""
+def web_server(address: str = "127.0.0.1", certificate: tuple[Path, Path] | None = None) -> Iterator[WebServer]:
+    """A web server on a loopback port, with TLS where it is given a certificate and its key."""
     state = WebServer("")
 
     class Requests(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             state.seen.append((self.command, self.path, dict(self.headers)))
             handler = state.paths.get(self.path)
@@ -133,9 +137,14 @@ def web_server() -> Iterator[WebServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Requests)
+    server = http.server.ThreadingHTTPServer((address, 0), Requests)
     server.daemon_threads = True
-    state.host = f"127.0.0.1:{server.server_port}"
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    state.host = f"{address}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -72,13 +72,15 @@ class Hostile(Pod):
         environment["PYTHONPATH"] = f"{folder}:{environment['PYTHONPATH']}"
         return subprocess.Popen([sys.executable, "-c", INSPECT], env=environment, cwd="/", stderr=subprocess.DEVNULL)
 
-    def attack(self, code: str, env: dict[str, str] | None = None, **request: Any) -> PreparationReport:
+    def attack(
+        self, code: str, env: dict[str, str] | None = None, source: bytes = b"", **request: Any
+    ) -> PreparationReport:
         """What becomes of a preparation whose conversion is this code.
 
-        The code is the source too, so that nothing is reused.
+        The code is the source too unless there is another, so that nothing is reused.
         """
         self.code = code
-        self.web.serve("/model.pkl", code.encode())
+        self.web.serve("/model.pkl", source or code.encode())
         uri = f"https://{self.web.host}/model.pkl"
         return self.prepare(uri, env, **{"opener": "Convert", "trust": "Code", **request})
 

@@ -17,7 +17,7 @@ from hack.cluster.settings import CHECKOUT
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
-from penstock.api.facts import ModelFacts
+from penstock.api.facts import ModelFacts, RepositoryModel
 from penstock.api.preparation import PreparationRequest
 from penstock.api.reasons import Reason
 from penstock.api.report import read_report
@@ -25,7 +25,8 @@ from penstock_runtime.data import read_dataset
 from penstock_runtime.failure import Failure
 from penstock_runtime.finding import Asked, Tensor
 from penstock_runtime.gates.offline import OfflineGates
-from penstock_runtime.measure import Given, Measurement, main
+from penstock_runtime.measure import main
+from penstock_runtime.measurement import Given, Measurement
 from penstock_runtime.meeting import ACCEPTED, FETCHED, INSPECTED, MEASURED, Meeting
 from tests.integration.tritonserver import Installation, TritonUnavailable, install, lay_out_backends
 
@@ -242,6 +243,35 @@ def test_what_triton_says_of_a_model_that_does_not_load(place: Place) -> None:
     assert (place.work / "proof/1/ended").exists()
 
 
+REPOSITORY = """
+backend: "onnxruntime" max_batch_size: 8
+input { name: "pixels" data_type: TYPE_FP32 dims: [64] }
+output { name: "scores" data_type: TYPE_FP32 dims: [10] }
+instance_group { count: 1 kind: KIND_CPU }
+"""
+
+
+def test_a_repository_served_as_it_is_is_judged_by_its_answers(place: Place) -> None:
+    path, data = model(place.work / "source/digits/1/model.onnx"), place.dataset()
+    config = place.work / "source/digits/config.pbtxt"
+    config.write_text(REPOSITORY)
+    gates = {"accuracy": {"metric": "Top1", "minimum": "0.8"}, "parity": {"minTop1Agreement": "0.9"}}
+    measurement = place.measure(gates, path, data)
+    known = facts().model_copy(
+        update={"format": "TritonRepository", "inputs": (), "outputs": (), "models": (RepositoryModel(name="digits"),)}
+    )
+    files = {"digits/config.pbtxt": config, "digits/1/model.onnx": path}
+    given = Given(known, files, data, folders=("digits/labels",))
+    measurement = Measurement(measurement.request, given, place.work, seconds=1.0)
+    measurement.run()
+    rows = rows_of(measurement)
+    assert rows["accuracy"]["passed"]
+    assert rows["accuracy"]["rows"] == ROWS
+    assert rows["served.consistency"]["passed"]
+    assert not rows["parity"]["passed"]
+    assert "nothing here can run this source" in rows["parity"]["sentence"]
+
+
 def test_a_search_keeps_what_was_measured_best(place: Place) -> None:
     gates = {"latency": {"p95": "5s"}, "tune": {"goal": "Throughput", "trials": 2}}
     measurement = place.measure(gates, model(place.work / "prepared/model.onnx"))
@@ -264,7 +294,7 @@ def test_the_program_between_the_markers(place: Place, monkeypatch: pytest.Monke
     monkeypatch.setenv("PENSTOCK_REQUEST", measurement.request.model_dump_json(by_alias=True))
     monkeypatch.setenv("PENSTOCK_MEASURE_SECONDS", "1")
     meeting = Meeting(place.work, "transfer", "measure")
-    meeting.write(FETCHED, {"root": str(path.parent), "dataset": str(data)})
+    meeting.write(FETCHED, {"root": str(path.parent), "dataset": NO_DIGEST})
     meeting.write(
         ACCEPTED, {"facts": facts().model_dump(mode="json", by_alias=True), "files": {"model.onnx": str(path)}}
     )

@@ -72,6 +72,7 @@ class Pod:
     root: Path
     store: str
     web: WebServer
+    patience: ClassVar[float] = 90
 
     def environment(self, **extra: str) -> dict[str, str]:
         paths = os.pathsep.join(filter(None, sys.path))
@@ -93,7 +94,7 @@ class Pod:
         }  # fmt: skip
         extra = {"PENSTOCK_REQUEST": json.dumps(asked), **(env or {})}
         programs = [self.start(name, **extra) for name in ("transfer", "inspect")[: 1 if alone else 2]]
-        codes = [program.wait(90) for program in programs]
+        codes = [program.wait(self.patience) for program in programs]
         report = PreparationReport.decode((self.root / "dev/termination-log").read_text())
         assert codes == [1 if report.error else 0, 0][: len(codes)]
         assert (self.root / "work/failed").exists() == (alone or bool(report.error or report.needs))
@@ -164,7 +165,8 @@ class TestOnnx:
         report = pod.prepare(uri, {"PENSTOCK_CREDENTIALS": "s3-reader"}, alone=True)
         refused(report, Reason.SECRET_MISSING, "s3-reader")
         key = {"PENSTOCK_SIGNATURE_KEY": "signing/pub.pem"}
-        refused(pod.prepare(uri, key, verifySignature="Cosign", alone=True), Reason.SECRET_MISSING, "signing", "pub.pem")
+        report = pod.prepare(uri, key, verifySignature="Cosign", alone=True)
+        refused(report, Reason.SECRET_MISSING, "signing", "pub.pem")
         refused(pod.prepare(f"https://{pod.web.host}/none"), Reason.SOURCE_NOT_FOUND, "404")
 
     @pytest.mark.parametrize(
@@ -242,8 +244,26 @@ class TestRepository:
         assert pod.fetch(facts) == 0
         assert pod.models == self.TREE
 
+    def test_mounted_it_stays_where_it_is(self, pod: Pod) -> None:
+        claim = pod.root.with_name("claim")
+        for path, data in self.TREE.items():
+            (claim / path).parent.mkdir(parents=True, exist_ok=True)
+            (claim / path).write_bytes(data)
+        facts = facts_of(self._with_claim(pod, claim, {"PENSTOCK_ROOT": str(pod.root)}, delivery="Mount"))
+        assert facts.mount is not None
+        assert (facts.mount.claim, facts.mount.size_bytes) == ("data", sum(map(len, self.TREE.values())))
+        shutil.copytree(claim, pod.root / "content")
+        assert pod.fetch(facts, PENSTOCK_CLAIM="pvc://data") == 0
+        assert pod.models == self.TREE
+        assert all((pod.root / "models" / path).is_symlink() for path in self.TREE)
+        (pod.root / "content/m/1/model.onnx").write_bytes(GOOD[:-1] + b"!")
+        assert pod.fetch(facts, PENSTOCK_CLAIM="pvc://data") == 1
+        told = json.loads((pod.root / "dev/termination-log").read_text())
+        assert Reason(told["reason"]) is Reason.DIGEST_MISMATCH
+        assert "pvc://data: m/1/model.onnx" in told["message"]
+
     @staticmethod
-    def _with_claim(pod: Pod, claim: Path, env: dict[str, str]) -> PreparationReport:
+    def _with_claim(pod: Pod, claim: Path, env: dict[str, str], **more: str) -> PreparationReport:
         (pod.root / "work").mkdir(parents=True, exist_ok=True)
         shutil.copytree(claim, pod.root / "source")
         request = {
@@ -251,6 +271,7 @@ class TestRepository:
             "repository": f"{pod.store}/vision",
             "plainHttp": [pod.store],
             "maxBytes": 1 << 20,
+            **more,
         }
         extra = {"PENSTOCK_REQUEST": json.dumps(request), **env}
         programs = [pod.start(name, **extra) for name in ("transfer", "inspect")]

@@ -22,12 +22,14 @@ from penstock_runtime.content import Budget, Content, folder_digest, sums_text
 from penstock_runtime.failure import Failure
 from penstock_runtime.registry import Registry, RegistryAuth
 from penstock_runtime.signature import verify
-from penstock_runtime.sources import Context, open_source
-from penstock_runtime.sources.oci import registry_auth
+from penstock_runtime.reach import Network, Reach
+from penstock_runtime.sources import Connection, Context, open_source
 from penstock_runtime.sources.objects import ObjectSource
+from penstock_runtime.sources.oci import registry_auth
 from penstock_runtime.sources.s3 import S3Bucket, s3_client
 from penstock_runtime.web import Web
 from tests.integration.servers import WebServer, running_registry, web_server
+from tests.integration.tls import Authority
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:datetime.datetime.utcnow:DeprecationWarning",
@@ -285,6 +287,62 @@ class TestHttps:
         assert failure.reason is Reason.SOURCE_UNAVAILABLE
         assert "only https" in failure.message
 
+    def test_a_redirect_into_the_private_network_is_not_followed(self, web: WebServer, tmp_path: Path) -> None:
+        """The server counts as an outside one here, its neighbour as one inside."""
+        with web_server("127.0.0.2") as inside:
+            inside.serve("/secret", MODEL)
+            web.redirect("/away", f"http://{inside.host}/secret")
+            zones = {"127.0.0.1": Reach.PUBLIC, "127.0.0.2": Reach.PRIVATE}
+            outside = Web((web.host, inside.host), timeout=5, pauses=(), network=Network(reach=zones.get))
+            failure = refused(f"https://{web.host}/away", Context(outside), tmp_path)
+            assert (failure.reason, "redirect" in failure.message) == (Reason.SOURCE_DENIED, True)
+            assert not inside.seen
+            assert fetched(f"https://{inside.host}/secret", Context(outside), tmp_path / "direct").files
+            inside.redirect("/near", f"http://{web.host}/open")
+            web.serve("/open", MODEL)
+            assert fetched(f"https://{inside.host}/near", Context(outside), tmp_path / "out").files
+
+    @pytest.mark.parametrize("host", ["169.254.169.254", "[fd00:ec2::254]", "0.0.0.0", "[::ffff:169.254.169.254]"])
+    def test_the_nodes_own_services_are_never_asked(self, tmp_path: Path, host: str) -> None:
+        for uri, context in (
+            (f"https://{host}/latest/meta-data", Context(quick_web(host))),
+            (f"oci://{host}/models/x:v1", Context(quick_web(host))),
+        ):
+            if not uri.startswith("oci://["):
+                failure = refused(uri, context, tmp_path)
+                assert (failure.reason, "node's own" in failure.message) == (Reason.SOURCE_DENIED, True)
+
+    def test_a_certificate_of_an_own_authority(self, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        with web_server(certificate=authority.certificate("127.0.0.1")) as server:
+            server.serve("/m.onnx", MODEL)
+            uri = f"https://{server.host}/m.onnx"
+            assert refused(uri, Context(quick_web()), tmp_path).reason is Reason.SOURCE_UNAVAILABLE
+            context = Context(quick_web(), connection=Connection(ca=authority.path))
+            assert files_of(fetched(uri, context, tmp_path)) == {"m.onnx": MODEL}
+
+    def test_resolve(self, web: WebServer, context: Context) -> None:
+        def tagged(header: str, value: str) -> Any:
+            def answer(request: Any) -> None:
+                request.send_response(200)
+                request.send_header(header, value)
+                request.send_header("Content-Length", "5")
+                request.end_headers()
+                request.wfile.write(b"model")
+
+            return answer
+
+        source = open_source(f"https://{web.host}/moving", context)
+        found = []
+        for header, value in (("ETag", '"1"'), ("ETag", '"2"'), ("Last-Modified", "Sat, 21 Nov 2026 10:00:00 GMT")):
+            web.paths["/moving"] = tagged(header, value)
+            found.append(source.resolve())
+        assert found == ['etag "1"', 'etag "2"', "changed Sat, 21 Nov 2026 10:00:00 GMT, 5 bytes"]
+        web.serve("/moving", b"model")
+        with pytest.raises(Failure) as caught:
+            source.resolve()
+        assert "remove spec.model.refresh" in caught.value.message
+
     def test_redirects_end(self, web: WebServer, context: Context, tmp_path: Path) -> None:
         web.redirect("/loop", "/loop")
         assert "redirects more than" in refused(f"https://{web.host}/loop", context, tmp_path).message
@@ -326,6 +384,10 @@ class TestOci:
     def test_a_folder(self, pushed: str, context: Context, tmp_path: Path) -> None:
         content = fetched(f"oci://{pushed}/models/folder:v1", context, tmp_path)
         assert files_of(content) == {"repo/m/1/model.onnx": MODEL}
+
+    def test_resolve_is_the_manifests_digest(self, pushed: str, context: Context, tmp_path: Path) -> None:
+        uri = f"oci://{pushed}/models/file:v1"
+        assert open_source(uri, context).resolve() == fetched(uri, context, tmp_path).digest
 
     @pytest.mark.parametrize(
         ("name", "reason"),
@@ -546,6 +608,18 @@ class TestClaim:
         folder = fetched("pvc://data/repo", context, tmp_path / "folder")
         assert files_of(folder) == {"1/model.onnx": MODEL, "latest.onnx": MODEL}
         assert files_of(fetched("pvc://data/a.tar.gz", context, tmp_path / "archive")) == {"x": b"1"}
+
+    def test_resolve_changes_with_size_and_time(self, context: Context) -> None:
+        path = context.claim / "repo" / "m.onnx"
+        path.parent.mkdir()
+        found = set()
+        for data, when in ((b"1", 1), (b"22", 1), (b"22", 2)):
+            path.write_bytes(data)
+            os.utime(path, (when, when))
+            for uri in ("pvc://data/repo", "pvc://data/repo/m.onnx"):
+                found.add(open_source(uri, context).resolve())
+                found.add(open_source(uri, context).resolve())
+        assert len(found) == 6
 
     def test_what_is_not_there(self, context: Context, tmp_path: Path) -> None:
         (context.claim / "empty").mkdir()

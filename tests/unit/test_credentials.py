@@ -15,6 +15,7 @@ from penstock.controller.credentials import (
     shared_repository,
 )
 from penstock.controller.garbage import named_artifacts
+from penstock.controller.reconcile import _sources
 from penstock.kube.errors import AlreadyTaken
 
 REGISTRY = "registry.penstock-system:5000"
@@ -145,3 +146,19 @@ def test_only_the_common_area_is_opened_to_a_namespace(uri, repository):
 def test_the_collector_keeps_what_records_name():
     record = {"data": {"facts": {"artifact": {"manifest": "sha256:1"}}}}
     assert named_artifacts([record, {"data": {}}, {}]) == {"sha256:1"}
+    reported = {"data": {"facts": {"artifact": {"manifest": "sha256:2"}, "report": "sha256:3"}}}
+    failed = {"status": {"preparation": {"key": "k", "report": "sha256:4"}}}
+    kept = named_artifacts([record, reported], [failed, {"status": {"preparation": {"key": "k"}}}, {}])
+    assert kept == {"sha256:1", "sha256:2", "sha256:3", "sha256:4"}
+
+
+def test_all_places_that_a_preparation_reads_from_are_opened_to_it():
+    asked = {
+        "model": {"uri": "s3://m/d.dvc", "dvcRemote": "oci://a/models/remote"},
+        "rollout": {"initial": {"uri": "oci://a/models/initial"}},
+        "gates": {"dataset": {"uri": "oci://a/models/rows"}, "size": {"max": "1Mi"}},
+        "optimize": {"calibration": {"uri": "oci://a/models/calibration"}},
+    }
+    places = set(_sources({"spec": asked}))
+    assert places == {"s3://m/d.dvc", *(f"oci://a/models/{n}" for n in ("remote", "initial", "rows", "calibration"))}
+    assert list(_sources({"spec": {"model": {"uri": "s3://m/d"}}})) == ["s3://m/d"]

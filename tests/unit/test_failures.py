@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from penstock.api.preparation import REPORT_LIMIT, PreparationError, PreparationReport
+from penstock.api.facts import GateResult
+from penstock.api.preparation import REPORT_LIMIT, Needs, PreparationError, PreparationReport
 from penstock.api.reasons import Reason
 from penstock.core.pipeline import preparation_outcome
 from penstock.core.server import serving_failure
@@ -110,6 +111,56 @@ def test_a_reported_error_beats_the_exit_code_of_the_other_container():
     both["status"]["containerStatuses"].insert(0, {"name": "inspect", "state": ended(143), "lastState": {}})
     outcome = preparation_outcome(JOB, (both,))
     assert (outcome.failed, outcome.reason, outcome.message) == (True, Reason.DIGEST_MISMATCH, "a, not b")
+
+
+REPORTS = {
+    "facts": PreparationReport(facts=facts()),
+    "error": PreparationReport(error=PreparationError(reason=Reason.PARITY_FAILED, message="3 of 16 rows")),
+    "needs": PreparationReport(needs=Needs(format="SKLearn", opener="Convert")),
+    "resolved": PreparationReport(resolved="version 3"),
+}
+
+
+@pytest.mark.parametrize("container", ["transfer", "fetch", "inspect", "measure", "hook", "metric", "server"])
+@pytest.mark.parametrize("said", REPORTS)
+def test_whose_word_counts(container, said):
+    end = ended(0 if said in ("facts", "resolved") else 1, REPORTS[said].encode())
+    outcome = preparation_outcome(JOB, (pod(container, state=end),))
+    believed = container == "transfer" or (container in ("fetch", "inspect", "measure") and said in ("error", "needs"))
+    assert (outcome.facts is not None) is (believed and said == "facts")
+    assert (outcome.needs is not None) is (believed and said == "needs")
+    assert (outcome.resolved is not None) is (believed and said == "resolved")
+    assert (outcome.reason is Reason.PARITY_FAILED) is (believed and said == "error")
+
+
+def test_what_gates_measured_comes_with_the_failure():
+    gate = GateResult(name="size", asked="1Mi", measured="3.2 MiB", passed=False)
+    error = PreparationError(reason=Reason.SIZE_FAILED, message="3.2 MiB, 1Mi was asked for")
+    report = PreparationReport(error=error, gates=(gate,), report="sha256:" + "a" * 64, resolved="e" * 200)
+    outcome = preparation_outcome(JOB, (pod("transfer", state=ended(1, report.encode())),))
+    assert (outcome.gates, outcome.report) == ((gate,), "sha256:" + "a" * 64)
+    assert len(outcome.resolved) < 80
+
+
+def test_a_server_that_is_started_again_is_the_business_of_who_measures_it():
+    item = pod("transfer", state={"running": {}})
+    killed = {"state": {"running": {}}, "lastState": ended(137, reason="OOMKilled"), "restartCount": 1}
+    item["status"]["initContainerStatuses"] = [{"name": "server", **killed}]
+    assert not preparation_outcome(JOB, (item,)).failed
+
+
+def test_a_pod_that_fits_nowhere_says_what_it_asks_for():
+    def asks(name, memory, **more):
+        requests = {"cpu": "50m", "memory": memory, "ephemeral-storage": "1Gi"}
+        return {"name": name, "resources": {"requests": requests}, **more}
+
+    spec = {
+        "initContainers": [asks("hook", "3Gi"), asks("server", "1Gi", restartPolicy="Always")],
+        "containers": [asks("transfer", "64Mi"), asks("inspect", "512Mi")],
+    }
+    job = {**JOB, "spec": {"template": {"spec": spec}}}
+    message = preparation_outcome(job, (pod("transfer", conditions=UNPLACED),)).message
+    assert "it asks for 0.15 of cpu, 3072Mi of ephemeral-storage, 3072Mi of memory" in message
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from penstock_runtime.gates.consistency import check_consistency
 from penstock_runtime.gates.interval import drop_bound, rows_enough, smallest_bound, wilson
 from penstock_runtime.gates.offline import OfflineGates, judge_size, offline, read_reference
 from penstock_runtime.gates.parity import ParityError, compare, judge_parity, parity_report
+from penstock_runtime.gates.row import size_text
 
 
 def scores(rows: int = 100, classes: int = 4, seed: int = 3) -> Any:
@@ -492,3 +493,11 @@ def test_files_that_nothing_here_runs_are_judged_by_size_alone(tmp_path: Path) -
     plan.write_bytes(bytes(100))
     rows = offline(Asked(gates={**GATES, "size": {"max": "10"}}), data(), None, plan, plan)
     assert [(row.name, row.passed) for row in rows] == [("size", False)]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1 KiB"), (3 << 19, "1.5 MiB"), (5 << 40, "5120 GiB")],
+)
+def test_sizes_are_told_in_a_fitting_unit(size: int, text: str) -> None:
+    assert size_text(size) == text

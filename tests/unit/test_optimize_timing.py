@@ -72,8 +72,24 @@ def test_both_sides_of_a_ratio_are_by_the_same_clock() -> None:
 
 def test_short_runs_share_a_window_and_long_ones_have_their_own() -> None:
     found = Desk().measure(tiny=1e-5, huge=0.3)
-    assert found["tiny"].runs / found["tiny"].windows == pytest.approx(200, abs=2)
+    assert found["tiny"].runs / found["tiny"].windows == 256
     assert found["huge"].runs == found["huge"].windows
+
+
+def test_moments_in_which_the_cpu_s_clock_stands_still_do_not_count() -> None:
+    desk = Desk()
+
+    def halting(times: int) -> tuple[float, float]:
+        wall, cpu = repeat(desk.work(4e-3), desk.clocks)(times)
+        return wall, 0.0 if desk._random.random() < 0.3 else cpu
+
+    found = measure({"base": halting, "fast": repeat(desk.work(2e-3), desk.clocks)}, Budget(5.0, desk.clocks.wall))
+    assert compare(found["base"], found["fast"]).value == pytest.approx(2)
+
+
+def test_a_clock_that_never_moves_is_an_error() -> None:
+    with pytest.raises(ArithmeticError, match="does not move while base runs"):
+        measure({"base": lambda times: (1e-3 * times, 0.0)}, Budget(0.01, iter(range(10**6)).__next__))
 
 
 @pytest.mark.parametrize("seconds", [1.0, 4.0])

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from penstock.api.facts import GateResult
 from penstock.api.preparation import Needs, PreparationError, PreparationReport
 from penstock.api.reasons import Reason
-from penstock.core.names import COMPONENT_LABEL, ObjectKey
+from penstock.core.conditions import timestamp
+from penstock.core.names import COMPONENT_LABEL, ObjectKey, key_of
 from penstock.core.plan import plan
 
 from .world import DIRECT, V1, V2, Crash, World, facts, failing, manifest
@@ -125,14 +127,30 @@ class TestOtherOpener:
         world.settle()
         assert world.status["phase"] == "Available"
 
-    def test_a_lost_artifact_is_converted_again_with_what_the_record_knows(self):
+    @pytest.mark.parametrize("layer", ["the same", "another"])
+    def test_a_lost_artifact_is_made_again_as_it_came_out(self, layer):
         world = self.world()
-        world.deployment["spec"]["optimize"] = {"precision": "FP16"}
+        came_out = made(precision="INT8")
+        world.reports[V1, "Convert"] = PreparationReport(facts=came_out, gates=PASSED)
+        world.edit(optimize={"precision": "Auto", "minSpeedup": "1.5"}, gates=LATENCY)
         world.settle()
-        (record,) = [item for key, item in world.objects.items() if key.kind == "ControllerRevision"]
-        assert record["data"]["opener"] == "Convert"
-        assert record["data"]["format"] == "SKLearn"
-        assert record["data"]["optimize"] == {"precision": "FP16"}
+        revision = world.status["stable"]["revision"]
+        if layer == "another":
+            other = came_out.artifact.model_copy(update={"manifest": REPORT, "layer": REPORT})
+            again = came_out.model_copy(update={"artifact": other})
+            world.reports[V1, "Convert"] = PreparationReport(facts=again)
+        world.now += timedelta(minutes=5)
+        world.lost_artifacts[revision] = timestamp(world.now)
+        for _ in range(6):
+            world.step()
+            world.reconcile()
+        request = world.requests[-1]
+        assert (request["opener"], request["format"], request["digest"]) == ("Convert", "SKLearn", came_out.digest)
+        assert request["optimize"] == {"precision": "INT8", "minSpeedup": "1"}
+        assert "gates" not in request
+        assert [r["opener"] for r in world.requests] == ["Basic", "Convert", "Convert"]
+        reason = "ArtifactMissing" if layer == "the same" else "DigestMismatch"
+        assert world.condition("Ready")["reason"] == reason
 
 
 class TestGates:
@@ -351,6 +369,19 @@ class TestRefresh:
         world.settle()
         assert world.status["stable"]["digest"] == facts(V2).digest
         assert preparation(world)["resolved"] == "version 2"
+
+    def test_a_question_that_may_not_be_put_is_in_nobodys_way(self):
+        world = refreshed_world()
+        world.meanings[V1] = "version 1"
+        pass_time(world, minutes=6)
+        (job,) = jobs(world, "resolve")
+        del world.objects[key_of(job)]
+        world.now += timedelta(minutes=6)
+        refused = {key_of(job): (Reason.QUOTA_EXCEEDED, "exceeded quota")}
+        found = plan(replace(world.observe(), obstacles=refused), world.now)
+        assert found.writes == ()
+        assert {c.type: c.status for c in found.status.conditions}["Ready"] == "True"
+        assert [w.manifest["kind"] for w in plan(world.observe(), world.now).writes] == ["Job"]
 
     def test_pinned_content_is_not_asked_for(self):
         pinned = {"uri": V1, "refresh": "5m", "digest": facts(V1).digest}

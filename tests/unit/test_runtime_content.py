@@ -13,13 +13,14 @@ from penstock.api.reasons import Reason
 from penstock_runtime.content import (
     Budget,
     StoredFile,
+    collect,
     folder_digest,
     open_regular,
     safe_path,
     store,
     sums_text,
 )
-from penstock_runtime.failure import Failure, shorten
+from penstock_runtime.failure import Failure, full_disk, shorten
 
 
 def test_store_hashes_what_it_writes(tmp_path: Path) -> None:
@@ -119,6 +120,37 @@ def test_open_regular_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> N
     for name in ("link", "pipe", "."):
         with pytest.raises(OSError, match=name):
             open_regular(tmp_path / name)
+
+
+def test_collect_reads_plain_files_and_nothing_behind_a_link(tmp_path: Path) -> None:
+    root = tmp_path / "prepared"
+    (root / "inner").mkdir(parents=True)
+    (root / "inner" / "model.onnx").write_bytes(b"abc")
+    (tmp_path / "token").write_text("secret")
+    (root / "link").symlink_to(tmp_path / "token")
+    (root / "folder").symlink_to(tmp_path)
+    os.mkfifo(root / "pipe")
+    content = collect(root, ["inner/model.onnx"], "sha256:x", Budget(100))
+    assert content.files == (StoredFile("inner/model.onnx", 3, hashlib.sha256(b"abc").hexdigest()),)
+    for path in ("link", "folder/token", "pipe", "inner", "gone", "../token", "/etc/hostname"):
+        with pytest.raises(Failure):
+            collect(root, [path], "sha256:x", Budget(100))
+    with pytest.raises(Failure) as caught:
+        collect(root, ["inner/model.onnx"], "sha256:x", Budget(2))
+    assert caught.value.reason is Reason.TOO_LARGE
+    root.rename(tmp_path / "elsewhere")
+    root.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Failure):
+        collect(root, ["inner/model.onnx"], "sha256:x", Budget(100))
+
+
+def test_a_full_disk_is_known_by_whatever_says_it() -> None:
+    chained = RuntimeError("the tool failed")
+    chained.__cause__ = OSError(errno.ENOSPC, "x")
+    assert full_disk(chained) == errno.ENOSPC
+    assert full_disk(RuntimeError("[E] write: No space left on device")) == errno.ENOSPC
+    assert full_disk(OSError(errno.EFBIG, "x")) == errno.EFBIG
+    assert full_disk(OSError(errno.ENOENT, "x")) is None
 
 
 def test_shorten_keeps_both_ends_on_one_line() -> None:

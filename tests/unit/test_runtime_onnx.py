@@ -12,8 +12,8 @@ from penstock.api.facts import ModelFacts
 from penstock.api.reasons import Reason
 from penstock_runtime.failure import Failure
 from penstock_runtime.finding import Asked, Finding, Tensor
-from penstock_runtime.stages import inspect_source
 from penstock_runtime.runtimes import CEILINGS, TARGET
+from penstock_runtime.stages import inspect_source
 
 Shape = list[int | str | None] | None
 ANYTHING = Asked()

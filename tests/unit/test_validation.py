@@ -109,6 +109,22 @@ TENSORS = {
 }
 
 
+def test_render_shows_the_preparation_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    model = {"format": "TorchScript", "convert": "Never"}
+    file.write_text(yaml.safe_dump(manifest(model, gates={"latency": {"p95": "20ms"}})))
+    result = CliRunner().invoke(main, ["render", "--preparation", "-f", str(file)])
+    assert result.exit_code == 0, result.output
+    policy, job = yaml.safe_load_all(result.output)
+    pod = job["spec"]["template"]["spec"]
+    images = {item["name"]: item["image"] for item in (*pod["initContainers"], *pod["containers"])}
+    assert (policy["kind"], images["server"], images["inspect"]) == (
+        "NetworkPolicy",
+        "penstock/triton-torch:local",
+        "penstock/convert:local",
+    )
+
+
 def rendered(tmp_path: Path, **spec: object) -> tuple[str, dict[str, dict[str, Any]]]:
     """What is said about the model, and the objects by kind and name."""
     file = tmp_path / "x.yaml"

@@ -126,6 +126,8 @@ class World:
     """Of the Jobs that have run."""
     broken: dict[str, str] = field(default_factory=dict)
     """uri -> the message tritonserver ends with."""
+    lost_artifacts: dict[str, str] = field(default_factory=dict)
+    """Revisions whose content is not in the artifact store, and when a pod has noticed."""
     slow: set[str] = field(default_factory=set)
     """Models that are still loading."""
     now: datetime = START
@@ -361,7 +363,8 @@ class World:
             return
         uri, replicas = record["data"]["model"]["uri"], item["spec"]["replicas"]
         message = self.broken.get(uri)
-        ready = 0 if message or uri in self.slow else replicas
+        lost = key.name in self.lost_artifacts
+        ready = 0 if message or lost or uri in self.slow else replicas
         item["status"] = {
             "observedGeneration": item["metadata"]["generation"],
             "replicas": replicas,
@@ -376,6 +379,11 @@ class World:
             "metadata": {"labels": {REVISION_LABEL: key.name}},
             "status": {"containerStatuses": [{"name": "server", "state": state, "restartCount": 0}]},
         }
+        if lost:
+            missing = json.dumps({"reason": "ArtifactMissing", "message": "no blob"})
+            ended = {"exitCode": 1, "message": missing, "finishedAt": self.lost_artifacts[key.name]}
+            fetch = {"name": "fetch", "state": {"terminated": ended}, "restartCount": 0}
+            self.pods[f"{key.name}-pod"]["status"] = {"initContainerStatuses": [fetch]}
 
     def settle(self, passes: int = 400) -> None:
         """Passes and steps until a pass writes nothing, watches nothing, and nothing moves."""

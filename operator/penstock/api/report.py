@@ -8,7 +8,7 @@ and whoever shows them escapes them. Unknown fields are ignored, missing ones me
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 __all__ = [
     "REPORT_SCHEMA",
@@ -21,11 +21,14 @@ __all__ = [
     "Machine",
     "Memory",
     "Optimization",
+    "OptimizationAsked",
     "Parity",
     "Report",
     "Serving",
     "Source",
+    "Speed",
     "Throughput",
+    "Timing",
     "Trial",
     "read_report",
 ]
@@ -78,6 +81,25 @@ class Source(Section):
     """`Cosign` or `ModelSigning` where one was asked for and found valid."""
 
 
+class Timing(Section):
+    """How long one run took on one thread of the opener."""
+
+    milliseconds: Amount | None = None
+    runs: Count | None = None
+    discarded: Amount | None = None
+    """Share of the windows that other work on the node has disturbed."""
+
+
+class Speed(Section):
+    """The converted model beside the source framework, one row at a time."""
+
+    speedup: Amount | None = None
+    onnx: Timing = Timing()
+    source: Timing = Timing()
+    problem: Text = ""
+    """Why they could not be compared."""
+
+
 class Conversion(Section):
     """How the source became what is served."""
 
@@ -88,29 +110,45 @@ class Conversion(Section):
     seconds: Amount | None = None
     opset: int | None = None
     ir_version: int | None = None
+    speed: Speed | None = None
 
 
-class Candidate(Section):
+class Candidate(Timing):
     """One way to serve the model: the baseline, or what an optimization has made of it."""
 
-    name: Name
-    precision: Name = ""
+    name: Name = "baseline"
+    precision: Name | None = None
     size_bytes: Count | None = None
-    p50_ms: Amount | None = None
-    """In-process runtime time of one batch."""
     speedup: Amount | None = None
-    """Baseline's time divided by this one's; 1 for the baseline."""
-    runs: Count | None = None
+    """The baseline's time divided by this one's."""
+    low: Amount | None = None
+    high: Amount | None = None
+    """The interval of `speedup`."""
+    batch8: Amount | None = None
+    """The speedup with eight rows, which decides nothing."""
     kept: bool = False
     why: Text = ""
     """Why it was kept, or was not."""
 
 
+class OptimizationAsked(Section):
+    """What was asked of it."""
+
+    precision: Name | None = None
+    min_speedup: Amount | None = None
+
+
+def _as_object(asked: object) -> object:
+    return {"precision": asked} if isinstance(asked, str) else asked
+
+
 class Optimization(Section):
     """What was tried to make the model faster."""
 
-    asked: Name = ""
-    min_speedup: Amount | None = None
+    asked: Annotated[OptimizationAsked, BeforeValidator(_as_object)] = OptimizationAsked()
+    """The precision alone, or all that was asked."""
+    isa: Name = ""
+    """What decides the speed of INT8 on this CPU."""
     baseline: Candidate | None = None
     candidates: Annotated[tuple[Candidate, ...], Field(max_length=64)] = ()
     warnings: Texts = ()

@@ -13,8 +13,9 @@ from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
 from penstock.api.resource import Metadata, ModelDeployment
 from penstock.api.router import FIRST_PORT, RouterSpec
 from penstock.api.status import PreparationStatus
+from penstock.core.jobimages import served_format
 from penstock.core.observed import Observed
-from penstock.core.preparing import Preparing
+from penstock.core.preparing import Preparing, prepare
 from penstock.core.rendering import render as render_objects
 from penstock.core.rendering import serving_of
 from penstock.core.revision import RevisionRecord, preparation_key, record_manifest
@@ -27,6 +28,7 @@ from penstock.core.target import find_target
 __all__ = ["render"]
 
 _UNKNOWN = "sha256:" + "0" * 64
+_LOCAL = "penstock/{}:local"
 
 
 @click.command()
@@ -36,6 +38,7 @@ _UNKNOWN = "sha256:" + "0" * 64
 @click.option("--triton-image", default="penstock/triton:local", show_default=True)
 @click.option("--jobs-image", default="penstock/jobs:local", show_default=True)
 @click.option("--router-image", default="penstock/router:local", show_default=True)
+@click.option("--preparation", is_flag=True, help="Print the preparation Job instead, as it looks first.")
 @click.option("--repository-to", type=click.Path(file_okay=False, path_type=Path), help="Write config.pbtxt there too")
 def render(
     filename: Any,
@@ -44,12 +47,24 @@ def render(
     triton_image: str,
     jobs_image: str,
     router_image: str,
+    preparation: bool,  # noqa: FBT001 - a flag of the command line
     repository_to: Path | None,
 ) -> None:
     """Print the model repository and the objects of a ModelDeployment, as they stand when it serves."""
     deployment = _read(filename)
+    settings = Settings(
+        jobs_image=jobs_image,
+        triton_image=triton_image,
+        registry=registry,
+        router_image=router_image,
+        convert_image=_LOCAL.format("convert"),
+        tensorflow_image=_LOCAL.format("tensorflow"),
+        server_images={"pytorch": _LOCAL.format("triton-torch"), "openvino": _LOCAL.format("triton-openvino")},
+    )
+    if preparation:
+        _show_preparation(deployment, settings)
+        return
     known = _facts(deployment, facts, registry)
-    settings = Settings(jobs_image=jobs_image, triton_image=triton_image, registry=registry, router_image=router_image)
     observed = Observed(deployment, settings, router=_router(deployment))
     key = preparation_key(deployment.spec, deployment.metadata.namespace)
     target = find_target(observed, Preparing(PreparationStatus(key=key), known))
@@ -60,6 +75,14 @@ def render(
         _show_repository(f"{serving.entry_model}/config.pbtxt", serving.config_text, repository_to)
     click.echo(_about_router(observed), nl=False)
     click.echo(yaml.dump_all(_objects(observed, target.record), Dumper=_Dumper, sort_keys=False, width=120), nl=False)
+
+
+def _show_preparation(deployment: ModelDeployment, settings: Settings) -> None:
+    """What is written first for a new deployment."""
+    prepared = prepare(Observed(deployment, settings), datetime.now(UTC))
+    if prepared.failed:
+        raise click.ClickException(prepared.message)
+    click.echo(yaml.dump_all(prepared.create, Dumper=_Dumper, sort_keys=False, width=120), nl=False)
 
 
 def _objects(observed: Observed, record: RevisionRecord) -> list[dict[str, Any]]:
@@ -150,7 +173,7 @@ def _facts(deployment: ModelDeployment, stream: Any, registry: str) -> ModelFact
         repository=f"{registry}/{deployment.metadata.namespace}", manifest=_UNKNOWN, layer=_UNKNOWN, size_bytes=0
     )
     return ModelFacts(
-        format="ONNX",
+        format=served_format(model.format or "Auto", model.convert),
         digest=model.digest or _UNKNOWN,
         artifact=artifact,
         inputs=tuple(Tensor.model_validate(tensor.model_dump()) for tensor in model.inputs),

@@ -1,6 +1,7 @@
 """`penstock report`: what a preparation measured against what was asked, as text, JSON or one HTML page."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +58,11 @@ def report(
     Reads the ModelDeployment, the namespace's pull token and the report in the artifact store; for the chart's own
     store that takes port-forward to its pod. Exit code 0 whether the gates passed or not.
     """
-    found, about = asyncio.run(_read(name, namespace, revision, store, kubeconfig))
+    (found, written), about = asyncio.run(_read(name, namespace, revision, store, kubeconfig))
     if output == "text":
         _print(found, name, about, path)
         return
-    text = page(found, name, about) if output == "html" else found.model_dump_json(
-        by_alias=True, exclude_none=True, exclude_unset=True, indent=2
-    )  # fmt: skip
+    text = page(found, name, about) if output == "html" else json.dumps(json.loads(written), indent=2)
     if path is None:
         click.echo(text)
     else:
@@ -82,7 +81,7 @@ def _print(found: Report, name: str, about: str, path: Path | None) -> None:
 
 async def _read(
     name: str, namespace: str, revision: str | None, store: str | None, kubeconfig: str | None
-) -> tuple[Report, str]:
+) -> tuple[tuple[Report, bytes], str]:
     async with opened(namespace, name, kubeconfig) as session:
         live = await session.look()
         records = await _records(session)

@@ -6,7 +6,7 @@ from penstock.api.report import Candidate, GateRow, Optimization, Report, Servin
 
 from .report_markup import Child, Markup, tag
 from .report_plots import Mark, accuracy_plot, candidate_plot, histogram_plot, throughput_plot
-from .report_words import bytes_text, headline, milliseconds, number, plain, precision_name, times
+from .report_words import bytes_text, conversion_speed, headline, milliseconds, number, plain, precision_name, times
 
 __all__ = ["page"]
 
@@ -185,14 +185,14 @@ def _trials(serving: Serving) -> Markup:
 def _optimization(found: Optimization) -> Markup:
     candidates: list[Candidate] = [*([found.baseline] if found.baseline else []), *found.candidates]
     kept = next((item for item in candidates if item.kept), found.baseline)
-    sentence = f"asked: {plain(found.asked, 32) or 'None'}; served: {plain(kept.name, 64) if kept else '-'}"
+    sentence = f"asked: {plain(found.asked.precision or 'None', 32)}; served: {plain(kept.name, 64) if kept else '-'}"
     rows = [
         (
             tag("td", plain(item.name, 64)),
             tag("td", precision_name(item)),
             tag("td", bytes_text(item.size_bytes) if item.size_bytes is not None else "-", class_="number"),
-            tag("td", milliseconds(item.p50_ms) if item.p50_ms is not None else "-", class_="number"),
-            tag("td", times(item.speedup) if item.speedup is not None else "-", class_="number"),
+            tag("td", milliseconds(item.milliseconds) if item.milliseconds is not None else "-", class_="number"),
+            tag("td", _speedup(item), class_="number"),
             tag("td", "kept" if item.kept else "", class_="good"),
             tag("td", item.why),
         )
@@ -202,9 +202,18 @@ def _optimization(found: Optimization) -> Markup:
     parts: list[Child] = [tag("h2", "Optimization"), tag("p", sentence, class_="note")]
     if len(candidates) > 1:
         caption = "in-process time of the baseline divided by the candidate's"
-        parts.append(_figure(candidate_plot(candidates, found.min_speedup), caption))
+        parts.append(_figure(candidate_plot(candidates, found.asked.min_speedup), caption))
     parts += [_table(columns, rows, ("size", "time", "speed")), _warnings(found.warnings)]
     return tag("section", *parts)
+
+
+def _speedup(item: Candidate) -> Markup | str:
+    if item.speedup is None:
+        return "-"
+    if item.low is None or item.high is None:
+        return times(item.speedup)
+    interval = tag("span", f"{item.low:.2f} to {item.high:.2f}", class_="remark")
+    return tag("span", times(item.speedup), interval)
 
 
 def _warnings(warnings: Sequence[str]) -> Child:
@@ -225,6 +234,7 @@ def _origin(report: Report) -> Markup:
     ]
     if conversion and conversion.seconds is not None:
         facts.append(("conversion took", f"{conversion.seconds:.1f} s"))
+    facts.append(("as converted", conversion_speed(report)))
     tools = {**(conversion.tools if conversion else {}), **report.tools}
     parts: list[Child] = [tag("h2", "Where it comes from"), _facts((key, value) for key, value in facts if value)]
     if conversion:

@@ -102,13 +102,10 @@ class Store:
         except ApiError as error:
             message = f"there is no way to Service {name} in {namespace}: {error}"
             raise click.ClickException(message) from error
+        except aiohttp.WSServerHandshakeError as error:
+            raise _no_forward(pod, namespace, f"the API server answers {error.status}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            why = f"the API server answers {error.status}" if isinstance(error, aiohttp.WSServerHandshakeError) else error
-            message = (
-                f"port-forward to pod {pod} in {namespace} fails: {why or type(error).__name__}; it takes the right "
-                "to create pods/portforward there"
-            )
-            raise click.ClickException(message) from error
+            raise _no_forward(pod, namespace, str(error) or type(error).__name__) from error
         return _parse(answer, self.host)
 
     async def _backend(self, name: str, namespace: str, port: int) -> tuple[str, int]:
@@ -124,6 +121,11 @@ class Store:
             raise click.ClickException(f"Service {name} in {namespace} has no ready pod: the artifact store is down")
         wanted = next((item.get("targetPort", port) for item in service["spec"]["ports"] if item["port"] == port), port)
         return pods[0]["metadata"]["name"], _number(wanted, pods[0])
+
+
+def _no_forward(pod: str, namespace: str, why: str) -> click.ClickException:
+    right = "it takes the right to create pods/portforward there"
+    return click.ClickException(f"port-forward to pod {pod} in {namespace} fails: {why}; {right}")
 
 
 def _service_of(host: str) -> tuple[str, str, int] | None:
@@ -205,8 +207,8 @@ def _parse(answer: bytes, host: str) -> tuple[int, bytes]:
         raise click.ClickException(f"the artifact store {host} sent no whole answer: {error}") from error
 
 
-async def fetch_report(store: Store, digest: str) -> Report:
-    """The report under a manifest; raises ClickException for what is none."""
+async def fetch_report(store: Store, digest: str) -> tuple[Report, bytes]:
+    """The report under a manifest, and its text as it was written; raises ClickException for what is none."""
     manifest = await store.blob(f"manifests/{digest}", digest, _MANIFEST)
     layers = _layers(manifest)
     layer = next((item for item in layers if item.get("mediaType") == REPORT_TYPE), None)
@@ -214,7 +216,7 @@ async def fetch_report(store: Store, digest: str) -> Report:
         raise click.ClickException(f"{digest} of the artifact store is no report")
     text = await store.blob(f"blobs/{layer['digest']}", str(layer["digest"]), "*/*")
     try:
-        return read_report(text)
+        return read_report(text), text
     except ValueError as error:
         raise click.ClickException(f"{error}; it may be of a newer Penstock") from error
 

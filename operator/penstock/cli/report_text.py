@@ -8,7 +8,7 @@ from rich.text import Text
 
 from penstock.api.report import Candidate, Optimization, Report, Serving
 
-from .report_words import bytes_text, headline, milliseconds, number, plain, precision_name, times
+from .report_words import bytes_text, conversion_speed, headline, milliseconds, number, plain, precision_name, times
 
 __all__ = ["picture"]
 
@@ -71,7 +71,7 @@ def _optimization(found: Optimization) -> Table:
             item.name,
             precision_name(item),
             bytes_text(item.size_bytes) if item.size_bytes is not None else "-",
-            milliseconds(item.p50_ms) if item.p50_ms is not None else "-",
+            milliseconds(item.milliseconds) if item.milliseconds is not None else "-",
             times(item.speedup) if item.speedup is not None else "-",
             "kept" if item.kept else "",
             item.why,
@@ -126,6 +126,7 @@ def _origin(report: Report) -> Table:
         ("digest", source.digest),
         ("signature", source.signature),
         ("format", " → ".join(dict.fromkeys(filter(None, (source.format, conversion.format if conversion else ""))))),
+        ("speed", conversion_speed(report)),
         ("machine", ", ".join(part for part in (machine.cpu, cores) if part)),
         ("tools", ", ".join(f"{tool} {version}" for tool, version in sorted(tools.items()))),
         *(("warning", text) for text in (conversion.warnings if conversion else ())),

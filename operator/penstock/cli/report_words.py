@@ -4,7 +4,7 @@ import math
 
 from penstock.api.report import Candidate, GateRow, Report
 
-__all__ = ["bytes_text", "headline", "milliseconds", "number", "plain", "precision_name", "times"]
+__all__ = ["bytes_text", "conversion_speed", "headline", "milliseconds", "number", "plain", "precision_name", "times"]
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -46,7 +46,7 @@ def times(factor: float) -> str:
 
 def precision_name(candidate: Candidate) -> str:
     """The numerics of a candidate."""
-    return plain(candidate.precision, 32) or "as it is"
+    return plain(candidate.precision or "", 32) or "as it is"
 
 
 def headline(report: Report) -> str:
@@ -59,6 +59,17 @@ def headline(report: Report) -> str:
     if not report.gates:
         return "Prepared; no gate was asked for"
     return f"Passed: {_names(report.gates)}"
+
+
+def conversion_speed(report: Report) -> str:
+    """How the converted model's speed compares with its own framework's; empty where nobody knows."""
+    speed = report.conversion.speed if report.conversion else None
+    if speed is None or speed.speedup is None:
+        return ""
+    both = (speed.source.milliseconds, speed.onnx.milliseconds)
+    shown = " and ".join(milliseconds(value) for value in both if value is not None)
+    factor = f"{times(speed.speedup)} as fast as its own framework"
+    return f"{factor} ({shown} a row)" if None not in both else factor
 
 
 def _names(gates: tuple[GateRow, ...] | list[GateRow]) -> str:

@@ -1,19 +1,25 @@
 """Which images a preparation needs beside the jobs image, or the sentence about the one that there is not."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from penstock.api.facts import ModelFormat
 from penstock.api.model import SourceFormat
 
 from .modelrepo import backend_for
 from .pipeline import Task, opener_image
-from .serverimages import DEFAULT_IMAGE_VALUE
+from .serverimages import missing_backend
 from .settings import Settings
 
-__all__ = ["choose_images"]
+__all__ = ["choose_images", "served_format"]
 
 _OPENER_VALUES = {"Basic": "images.jobs", "Convert": "images.convert", "TensorFlow": "images.tensorflow"}
-_AS_IT_IS = ("OpenVINO", "TensorRT", "Treelite")
-_UNLESS_CONVERTED = ("TorchScript", "XGBoost", "LightGBM")
+_KEPT: Mapping[SourceFormat, ModelFormat] = {"OpenVINO": "OpenVINO", "TensorRT": "TensorRT", "Treelite": "Treelite"}
+_UNLESS_CONVERTED: Mapping[SourceFormat, ModelFormat] = {
+    "TorchScript": "TorchScript",
+    "XGBoost": "XGBoost",
+    "LightGBM": "LightGBM",
+}
 
 
 def choose_images(task: Task, settings: Settings) -> Task | str:
@@ -29,9 +35,9 @@ def choose_images(task: Task, settings: Settings) -> Task | str:
 
 def _with_server(task: Task, settings: Settings) -> Task | str:
     written = task.server.image if task.server else None
-    backend = backend_for(_served(task.format, task.model.convert))
+    backend = backend_for(served_format(task.format, task.model.convert))
     image = written or settings.image_with(backend.name if backend else "")
-    if backend and backend.image_value != DEFAULT_IMAGE_VALUE and image == settings.triton_image:
+    if backend and missing_backend(task.server, served_format(task.format, task.model.convert), settings):
         return (
             f"the gates measure {task.format} in Triton's {backend.name} backend, and this installation has no image"
             f" with it; set the chart's {backend.image_value}.repository, or name an image in spec.server.image"
@@ -39,7 +45,6 @@ def _with_server(task: Task, settings: Settings) -> Task | str:
     return replace(task, server_image=image)
 
 
-def _served(source: SourceFormat, convert: str | None) -> str:
+def served_format(source: SourceFormat, convert: str | None) -> ModelFormat:
     """The format that is served, as far as it can be told before the content is opened: most become ONNX."""
-    kept = _AS_IT_IS if convert != "Never" else (*_AS_IT_IS, *_UNLESS_CONVERTED)
-    return source if source in kept else "ONNX"
+    return _KEPT.get(source) or (_UNLESS_CONVERTED.get(source) if convert == "Never" else None) or "ONNX"

@@ -31,8 +31,8 @@ __all__ = ["Preparing", "name_job", "prepare"]
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=10)
 _WARNINGS, _WARNING = 3, 200
 """How many of how many characters are in status; the record has all of them."""
-_ASKED, _MEASURED = 20, 48
-"""Characters of a gate's result in status; the report has all of them."""
+_RESULTS, _ASKED = 1088, 0.3
+"""Characters of all gates' results in status, and the part of them that says what was asked; the report has all."""
 _PATIENCE_FOR_PODS = timedelta(seconds=10)
 
 
@@ -192,14 +192,20 @@ def _passed_on(status: PreparationStatus, job: Mapping[str, Any], needs: Needs, 
 
 def _told(status: PreparationStatus, outcome: Outcome, now: datetime) -> PreparationStatus:
     """With what the Job has reported beside facts or failure."""
-    update: dict[str, Any] = {"gates": tuple(map(_shortened, outcome.gates)) or None, "report": outcome.report}
+    update: dict[str, Any] = {"gates": _shortened(outcome.gates) or None, "report": outcome.report}
     if outcome.resolved and status.resolved is None:
         update |= {"resolved": outcome.resolved, "resolved_time": timestamp(now)}
     return status.model_copy(update=update)
 
 
-def _shortened(gate: GateResult) -> GateResult:
-    return gate.model_copy(update={"asked": gate.asked[:_ASKED], "measured": gate.measured[:_MEASURED]})
+def _shortened(gates: tuple[GateResult, ...]) -> tuple[GateResult, ...]:
+    """Each gate may take as much room as there is for all of them."""
+    room = _RESULTS // max(1, len(gates))
+    asked = int(room * _ASKED)
+    return tuple(
+        gate.model_copy(update={"asked": gate.asked[:asked], "measured": gate.measured[: room - asked]})
+        for gate in gates
+    )
 
 
 def _first_sight_of_failure(status: PreparationStatus, uid: str, outcome: Outcome, now: datetime) -> Preparing:

@@ -16,7 +16,7 @@ def begin_with(observed: Observed) -> Observed:
     """As if the spec asked for `rollout.initial` while nothing serves; spec.model follows as its candidate (PD-25)."""
     deployment = observed.deployment
     initial = deployment.spec.rollout.initial if deployment.spec.rollout else None
-    if initial is None or deployment.status.stable or any(name in observed.records for name in _live(observed)):
+    if initial is None or deployment.status.stable or next(_live(observed), None):
         return observed
     model = deployment.spec.model.model_copy(update={"uri": initial.uri, "digest": initial.digest})
     spec = deployment.spec.model_copy(update={"model": model})
@@ -32,7 +32,7 @@ def _live(observed: Observed) -> Iterator[str]:
     if named and not (candidate and candidate.revision == named):
         yield named
     selected = service["spec"].get("selector", {}).get(REVISION_LABEL) if service else None
-    if selected:
+    if selected in observed.records:
         yield selected
 
 

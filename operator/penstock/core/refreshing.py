@@ -81,7 +81,10 @@ def ask_source(observed: Observed, status: PreparationStatus, now: datetime, *, 
     if job:
         leaving = job["metadata"].get("deletionTimestamp") is not None
         return Asking(delete=(*stale, key_of(dict(job))), wake=None if leaving else now)
-    return Asking((preparation_policy(observed.deployment.metadata), _resolve(observed, period)), stale)
+    made = _resolve(observed, period)
+    if key_of(made) in observed.obstacles:
+        return Asking(delete=stale, wake=now + period)
+    return Asking((preparation_policy(observed.deployment.metadata), made), stale)
 
 
 def _resolve(observed: Observed, period: timedelta) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from penstock.api.facts import ModelFacts
 from penstock.api.spec import ServerSpec
 
-from .modelrepo import Problem, backend_of
+from .modelrepo import Problem, backend_for, backend_of
 from .settings import Settings
 
-__all__ = ["DEFAULT_IMAGE_VALUE", "missing_image", "server_image"]
+__all__ = ["DEFAULT_IMAGE_VALUE", "missing_backend", "missing_image", "server_image"]
 
 DEFAULT_IMAGE_VALUE = "images.triton"
 
@@ -24,13 +24,18 @@ def missing_image(server: ServerSpec | None, facts: ModelFacts, settings: Settin
 
     The models of a ready repository are the user's own business: its image may have any backend.
     """
-    backend = backend_of(facts)
+    return missing_backend(server, facts.format, settings)
+
+
+def missing_backend(server: ServerSpec | None, model_format: str, settings: Settings) -> Problem | None:
+    """The same of a format alone."""
+    backend = backend_for(model_format)
     if backend is None or (server and server.image) or backend.image_value == DEFAULT_IMAGE_VALUE:
         return None
     if settings.server_images.get(backend.name):
         return None
     message = (
-        f"{facts.format} is served by Triton's {backend.name} backend, and this installation has no image with it: set "
+        f"{model_format} is served by Triton's {backend.name} backend, and this installation has no image with it: set "
         f"the chart's {backend.image_value}, or name an image here"
     )
     return Problem("spec.server.image", "backend-image", message)

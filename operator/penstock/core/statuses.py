@@ -1,6 +1,6 @@
 """What status says about a pass, and which of its changes are worth an event."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -16,7 +16,7 @@ from penstock.api.status import (
 
 from .conditions import MESSAGE, Verdict, conditions, timestamp
 from .fleet import RouterPodView
-from .names import DEPLOYMENT_LABEL, REVISION_LABEL, ObjectKey
+from .names import DEPLOYMENT_LABEL, REVISION_LABEL, resolve_name
 from .observed import Observed
 from .preparing import Preparing
 from .rendering import Rendering
@@ -250,7 +250,7 @@ def _verdict(
     stable: RevisionStatus | None,
     available: str,
 ) -> Verdict:
-    taken = _obstacle(observed.obstacles)
+    taken = _obstacle(observed)
     if taken:
         return taken
     for lost in restoring:
@@ -294,9 +294,12 @@ def _progress(candidate: str, decision: Decision) -> Verdict:
     return Verdict("Working", reason, describe_decision(candidate, decision))
 
 
-def _obstacle(obstacles: Mapping[ObjectKey, tuple[Reason, str]]) -> Verdict | None:
-    for _, (reason, sentence) in sorted(obstacles.items()):
-        return Verdict("Stuck", reason, sentence)
+def _obstacle(observed: Observed) -> Verdict | None:
+    """A question to the source that could not be put is in nobody's way."""
+    questions = resolve_name(observed.deployment.metadata.name, "")
+    for key, (reason, sentence) in sorted(observed.obstacles.items()):
+        if not (key.kind == "Job" and key.name.startswith(questions)):
+            return Verdict("Stuck", reason, sentence)
     return None
 
 

@@ -2,8 +2,8 @@
 
     python3 standins.py /opt/venv/lib/python3.11/site-packages/torch/lib
 
-Torch's own libraries name a dozen GPU libraries of together 3.4 GB, and the loader wants each before the first line runs,
-though on a CPU nothing in them is called. This makes one small library with every function of theirs that torch asks
+Torch's own libraries name a dozen GPU libraries of together 3.4 GB, and the loader wants each before the first line
+runs, though on a CPU nothing in them is called. This makes one small library with every function of theirs that torch asks
 for, each of which ends the process with a sentence, and one empty library for each missing name that brings it in. The
 CUDA runtime and CUPTI are called while torch is imported, and stay real. Needs gcc and readelf; run once, by the build.
 """

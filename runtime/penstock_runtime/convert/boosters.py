@@ -13,8 +13,8 @@ from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, shorten
 
-from ..failure import Failure, shorten
 from .case import Array, Arrays, Case, Opened
 
 __all__ = ["open_booster", "open_lightgbm", "open_xgboost", "write"]
@@ -68,7 +68,10 @@ def _open_xgboost(case: Case, booster: Any) -> Opened:
     # the names of a table's columns, which a matrix does not have
     booster.feature_names, booster.feature_types = None, None
     if objective in ("binary:hinge", "binary:logitraw", "multi:softmax"):
-        message = f"the XGBoost objective {objective} answers no probabilities; train with binary:logistic or multi:softprob, or write convert: Never"
+        message = (
+            f"the XGBoost objective {objective} answers no probabilities; train with binary:logistic or "
+            "multi:softprob, or write convert: Never"
+        )
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
     is_classifier = objective.startswith(("binary:", "multi:"))
 
@@ -76,10 +79,14 @@ def _open_xgboost(case: Case, booster: Any) -> Opened:
         kinds = [(name, FloatTensorType([None, features]))]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            write(convert_xgboost(booster, initial_types=kinds, target_opset=_OPSET), path, _shapes(name, features, is_classifier=is_classifier))
+            write(
+                convert_xgboost(booster, initial_types=kinds, target_opset=_OPSET),
+                path,
+                _shapes(name, features, is_classifier=is_classifier),
+            )
 
     def answer(arrays: Arrays) -> dict[str, Array]:
-        found = booster.predict(xgboost.DMatrix(np.asarray(arrays[name], np.float32)))
+        found = booster.predict(xgboost.DMatrix(_matrix(arrays)))
         return _answers(found, is_classifier=is_classifier)
 
     return Opened(export, answer, ("xgboost-cpu", "xgboost", "onnxmltools", "onnx"))
@@ -87,7 +94,9 @@ def _open_xgboost(case: Case, booster: Any) -> Opened:
 
 def _open_lightgbm(case: Case, booster: Any) -> Opened:
     head = booster.model_to_string(num_iteration=1)
-    objective = next((line.removeprefix("objective=") for line in head.splitlines() if line.startswith("objective=")), "")
+    objective = next(
+        (line.removeprefix("objective=") for line in head.splitlines() if line.startswith("objective=")), ""
+    )
     name, features = _input_name(case), int(booster.num_feature())
     is_classifier = objective.startswith(("binary", "multiclass", "multiclassova", "cross_entropy"))
 
@@ -99,9 +108,15 @@ def _open_lightgbm(case: Case, booster: Any) -> Opened:
         write(made, path, _shapes(name, features, is_classifier=is_classifier))
 
     def answer(arrays: Arrays) -> dict[str, Array]:
-        return _answers(np.asarray(booster.predict(np.asarray(arrays[name], np.float32))), is_classifier=is_classifier)
+        return _answers(np.asarray(booster.predict(_matrix(arrays))), is_classifier=is_classifier)
 
     return Opened(export, answer, ("lightgbm", "onnxmltools", "onnx"))
+
+
+def _matrix(arrays: Arrays) -> Array:
+    """The one input, whatever it is called."""
+    (rows,) = arrays.values()
+    return np.asarray(rows, np.float32)
 
 
 def _answers(found: Array, *, is_classifier: bool) -> dict[str, Array]:

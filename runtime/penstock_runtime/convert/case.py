@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..finding import Asked, Progress, SourceTree
-from ..formats.detect import Detected
+from penstock_runtime.finding import Asked, Progress, SourceTree
+from penstock_runtime.formats.detect import Detected
 
 __all__ = ["Array", "Arrays", "Case", "Converted", "Opened", "Reference"]
 

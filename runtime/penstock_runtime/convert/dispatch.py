@@ -7,11 +7,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, full_disk, is_out_of_memory, shorten
+from penstock_runtime.finding import Asked, Progress, SourceTree
+from penstock_runtime.formats.detect import look
 
-from ..failure import Failure, full_disk, is_out_of_memory, shorten
-from ..finding import Asked, Progress, SourceTree
-from ..formats.detect import look
-from .case import Case, Converted, Opened, Reference
+from .case import Array, Arrays, Case, Converted, Opened, Reference
 
 __all__ = ["convert", "import_all", "load_reference", "open_case", "preload"]
 
@@ -47,7 +47,7 @@ def import_all(*but: str) -> None:
 
 
 def convert(tree: SourceTree, asked: Asked, format_: str, out: Path, progress: Progress) -> Converted:
-    """Write `model.onnx`, and `model.onnx.data` beside it where it is large, into the empty folder `out`; raises Failure."""
+    """Write `model.onnx`, and where it is large `model.onnx.data`, into the empty folder `out`; raises Failure."""
     case = Case(tree, asked, look(tree, dataclasses.replace(asked, format=format_)), progress)
     from .finish import finish  # noqa: PLC0415 - onnx is imported by those who convert
 
@@ -60,11 +60,30 @@ def convert(tree: SourceTree, asked: Asked, format_: str, out: Path, progress: P
 
 
 def load_reference(tree: SourceTree, asked: Asked, format_: str, model: Path, progress: Progress) -> Reference | None:
-    """The answers of a source whose conversion lies at `model` already; None for formats that nothing here can run."""
+    """The answers of a source that is converted already, or is served as it is; None where nothing here can run it.
+
+    Its names are those of `model`: of the conversion, or those under which Triton serves the format.
+    """
     if format_ not in _OPENERS:
         return None
     case = Case(tree, asked, look(tree, dataclasses.replace(asked, format=format_)), progress)
-    return open_case(case).answer
+    try:
+        answer = open_case(case).answer
+    except ModuleNotFoundError:  # served as it is, and opened by an image without its framework
+        return None
+    return answer if model.suffix == ".onnx" else _as_served(answer)
+
+
+def _as_served(answer: Reference) -> Reference:
+    """Under Triton's names for what it serves without ONNX: trees have one output, libtorch numbers them."""
+
+    def served(arrays: Arrays) -> dict[str, Array]:
+        found = answer(arrays)
+        if "input__0" in arrays:
+            return {"output__0": found.get("probabilities", next(iter(found.values())))}
+        return {f"OUTPUT__{index}": array for index, array in enumerate(found.values())}
+
+    return served
 
 
 def open_case(case: Case) -> Opened:

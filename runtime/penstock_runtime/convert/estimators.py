@@ -31,9 +31,9 @@ from skl2onnx.common.shape_calculator import (
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 
 from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, shorten
+from penstock_runtime.finding import Tensor
 
-from ..failure import Failure, shorten
-from ..finding import Tensor
 from . import boosters
 from .case import Array, Arrays, Case, Opened
 from .finish import OPSETS
@@ -49,7 +49,7 @@ _OWN_TYPES = re.compile(
     r"|ensemble\._hist_gradient_boosting\.\w+\.\w+|_loss\.\w+\.\w+|linear_model\._sgd_fast\.\w+)"
     r"|xgboost\.(core\.Booster|sklearn\.XGB\w+)|lightgbm\.(basic\.Booster|sklearn\.LGBM\w+)|collections\.OrderedDict)$"
 )
-"""Compiled types of the libraries, which skops leaves to its callers: they are made of arrays and run no code of the file."""
+"""Compiled types of the libraries, which skops leaves to its callers: made of arrays, they run no code of the file."""
 _TOOLS = ("scikit-learn", "skl2onnx", "onnx")
 _INPUT = "X"
 
@@ -69,7 +69,8 @@ def _version_warning(message: Any) -> str:
     saved = getattr(message, "original_sklearn_version", None)
     if saved is None:
         return shorten(str(message), 200)
-    return f"saved by scikit-learn {saved}, converted by {message.current_sklearn_version}; compare answers on your own rows (gates.parity)"
+    versions = f"saved by scikit-learn {saved}, converted by {message.current_sklearn_version}"
+    return f"{versions}; compare the answers on rows of your own (gates.parity)"
 
 
 def _load_skops(case: Case) -> Any:
@@ -78,14 +79,19 @@ def _load_skops(case: Case) -> Any:
     try:
         named = skops.io.get_untrusted_types(data=content)
         unknown = [name for name in named if not _OWN_TYPES.match(name)]
-        if unknown and case.asked.trust != "Code":
-            message = f"{case.found.path} holds types that are not known to be safe: {', '.join(unknown[:6])}; set spec.model.trust: Code if you trust its author"
-            raise Failure(Reason.CODE_NOT_TRUSTED, message)
-        return skops.io.loads(content, trusted=named)
-    except (Failure, MemoryError):
+        refused = unknown if case.asked.trust != "Code" else []
+        found = None if refused else skops.io.loads(content, trusted=named)
+    except MemoryError:
         raise
     except Exception as error:
         raise _unreadable(case, error) from error
+    if refused:
+        message = (
+            f"{case.found.path} holds types that are not known to be safe: {', '.join(refused[:6])}; set "
+            "spec.model.trust: Code if you trust its author"
+        )
+        raise Failure(Reason.CODE_NOT_TRUSTED, message)
+    return found
 
 
 def _load_pickle(case: Case) -> Any:
@@ -101,12 +107,18 @@ def _load_pickle(case: Case) -> Any:
 
 def _unreadable(case: Case, error: Exception) -> Failure:
     text = shorten(f"{type(error).__name__}: {error}", 400)
-    return Failure(Reason.INVALID_MODEL, f"{case.found.path} cannot be read: {text}; save it with the library versions of the report")
+    return Failure(
+        Reason.INVALID_MODEL,
+        f"{case.found.path} cannot be read: {text}; save it with the library versions of the report",
+    )
 
 
 def _open(case: Case, model: Any) -> Opened:
     if not hasattr(model, "fit") or not (hasattr(model, "predict") or hasattr(model, "transform")):
-        message = f"{case.found.path} holds {type(model).__module__}.{type(model).__name__}, which is no estimator of scikit-learn"
+        message = (
+            f"{case.found.path} holds {type(model).__module__}.{type(model).__name__}, which is no estimator of "
+            "scikit-learn"
+        )
         raise Failure(Reason.INVALID_MODEL, message)
     inputs = _inputs(case, model)
     _register_boosters()
@@ -130,7 +142,9 @@ def _inputs(case: Case, model: Any) -> tuple[Tensor, ...]:
     asked = case.asked.inputs
     for index, tensor in enumerate(asked):
         if tensor.data_type not in _TYPES:
-            message = f"spec.model.inputs[{index}] is {tensor.data_type}; scikit-learn's models take {', '.join(_TYPES)}"
+            message = (
+                f"spec.model.inputs[{index}] is {tensor.data_type}; scikit-learn's models take {', '.join(_TYPES)}"
+            )
             raise Failure(Reason.INVALID_SPEC, message)
     if _picks_by_name(model):
         names = [str(name) for name in getattr(model, "feature_names_in_", ())]
@@ -146,7 +160,9 @@ def _inputs(case: Case, model: Any) -> tuple[Tensor, ...]:
     features = getattr(model, "n_features_in_", None)
     if asked or features is None:
         taken = "one matrix" if features is None else f"one matrix of {features} features"
-        message = f"{type(model).__name__} takes {taken}; write one input under spec.model.inputs, like X, FP32, [-1, n]"
+        message = (
+            f"{type(model).__name__} takes {taken}; write one input under spec.model.inputs, like X, FP32, [-1, n]"
+        )
         raise Failure(Reason.INVALID_SPEC, message)
     return (Tensor(_INPUT, "FP32", (-1, int(features))),)
 
@@ -174,7 +190,10 @@ def _answers(model: Any, inputs: Sequence[Tensor]) -> Callable[[Arrays], dict[st
             scores = model.predict_proba(rows) if hasattr(model, "predict_proba") else model.decision_function(rows)
             return {"label": _plain(model.predict(rows)), "probabilities": _both_sides(_plain(scores))}
         if is_outlier_detector(model):
-            return {"label": _column(_plain(model.predict(rows))), "scores": _column(_plain(model.decision_function(rows)))}
+            return {
+                "label": _column(_plain(model.predict(rows))),
+                "scores": _column(_plain(model.decision_function(rows))),
+            }
         if is_regressor(model):
             return {"variable": _column(_plain(model.predict(rows)))}
         if hasattr(model, "predict"):

@@ -1,4 +1,4 @@
-"""What every converted model goes through: names and shapes put in order, everything else of its author removed, checked.
+"""What every converted model goes through: axes named, everything else of its author removed, then checked.
 
 Exporters write where they ran: paths, stack traces, comments. None of that is served, and without it the same input
 gives the same bytes.
@@ -12,10 +12,9 @@ from typing import Any
 import onnx
 
 from penstock.api.reasons import Reason
-
-from ..failure import Failure, shorten
-from ..onnxmodel import check_versions
-from ..runtimes import CEILINGS, TARGET
+from penstock_runtime.failure import Failure, shorten
+from penstock_runtime.onnxmodel import check_versions
+from penstock_runtime.runtimes import CEILINGS, TARGET
 
 __all__ = ["IR_VERSION", "OPSET", "OPSETS", "finish", "rename_axes"]
 

@@ -5,15 +5,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.api.reasons import Reason
+import torch
 
-from ..failure import Failure, shorten
+from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, shorten
+
 from .case import Case, Opened
-from .torchonnx import failed, open_program, quiet, torch
+from .torchonnx import failed, open_program, quiet
 
 os.environ["KERAS_BACKEND"] = "torch"
 
-import keras  # noqa: E402 - the backend is chosen before
+import keras
 
 __all__ = ["open_keras"]
 
@@ -21,7 +23,7 @@ _SIZES = (2, 8)
 """Rows, and sizes of other free dimensions, of the example by which the model is traced."""
 
 
-class _Flat(torch.nn.Module):  # type: ignore[misc] - torch is not followed
+class _Flat(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
     """A Keras model that takes its inputs one by one and answers with a list."""
 
     def __init__(self, model: Any) -> None:
@@ -61,7 +63,10 @@ def _load(case: Case) -> Any:
             raise
         text = shorten(str(error), 400)
         if "safe_mode" in text or "unsafe" in text.lower():
-            message = f"{case.found.path} holds Python code (a Lambda layer), which was not run; write the layer as a class of Keras, or set trust: Code: {text}"
+            message = (
+                f"{case.found.path} holds Python code (a Lambda layer), which was not run; write the layer as a class "
+                f"of Keras, or set trust: Code: {text}"
+            )
             raise Failure(Reason.CODE_NOT_TRUSTED, message) from error
         message = f"Keras {keras.__version__} cannot read {case.found.path}: {text}"
         raise Failure(Reason.INVALID_MODEL, f"{message}; it must be made of Keras's own layers") from error
@@ -70,7 +75,10 @@ def _load(case: Case) -> Any:
 def _inputs(model: Any) -> Sequence[Any]:
     inputs = getattr(model, "inputs", None)
     if not inputs:
-        message = "the Keras model was saved before it knew its input's shape; give it an Input layer, or call it once, and save it again"
+        message = (
+            "the Keras model was saved before it knew its input's shape; give it an Input layer, or call it once, and "
+            "save it again"
+        )
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
     return list(inputs)
 

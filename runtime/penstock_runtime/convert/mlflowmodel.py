@@ -6,13 +6,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from penstock.api.reasons import Reason
+from penstock_runtime.content import safe_path
+from penstock_runtime.failure import Failure
+from penstock_runtime.finding import Asked, SourceTree, Tensor
+from penstock_runtime.formats.detect import Detected, look, mlflow_flavor
+from penstock_runtime.formats.mlmodel import Column, read_mlmodel
+from penstock_runtime.onnxmodel import external_files, open_session, parse_model
 
-from ..content import safe_path
-from ..failure import Failure
-from ..finding import Asked, SourceTree, Tensor
-from ..formats.detect import Detected, look, mlflow_flavor
-from ..formats.mlmodel import Column, read_mlmodel
-from ..onnxmodel import external_files, open_session, parse_model
 from . import dispatch
 from .case import Array, Arrays, Case, Opened
 
@@ -37,22 +37,27 @@ def open_mlflow(case: Case) -> Opened:
     home = PurePosixPath(case.found.path).parent
     place = next((settings[key] for key in _PATHS if settings.get(key)), "")
     if not place:
-        raise Failure(Reason.INVALID_MODEL, f"the MLflow flavour {flavor} does not say where its model is; save it with MLflow again")
+        raise Failure(
+            Reason.INVALID_MODEL,
+            f"the MLflow flavour {flavor} does not say where its model is; save it with MLflow again",
+        )
     inner = _below(case.tree, (home / safe_path(place)).as_posix())
     asked = dataclasses.replace(case.asked, format=_FORMATS.get(flavor, "Auto"))
     found = look(inner, asked)
     asked = _with_signature(case, asked, found)
-    opened = _open_onnx(case, inner, found) if found.format == "ONNX" else dispatch.open_case(
-        Case(inner, asked, found, case.progress, code=(case.tree.root / home / "code", case.tree.root / home))
-    )  # fmt: skip
-    return opened
+    if found.format == "ONNX":
+        return _open_onnx(case, found.path or next(iter(inner.sizes)))
+    code = (case.tree.root / home / "code", case.tree.root / home)
+    return dispatch.open_case(Case(inner, asked, found, case.progress, code=code))
 
 
 def _below(tree: SourceTree, place: str) -> SourceTree:
     """The file, or the files of the folder, at `place`, by the paths they have in the whole tree."""
     sizes = {path: size for path, size in tree.sizes.items() if path == place or path.startswith(f"{place}/")}
     if not sizes:
-        raise Failure(Reason.INVALID_MODEL, f"MLmodel speaks of {place}, which the source lacks; upload the whole folder")
+        raise Failure(
+            Reason.INVALID_MODEL, f"MLmodel speaks of {place}, which the source lacks; upload the whole folder"
+        )
     return SourceTree(tree.root, sizes)
 
 
@@ -70,16 +75,18 @@ def _with_signature(case: Case, asked: Asked, found: Detected) -> Asked:
 def _tensor(column: Column) -> Tensor:
     data_type = _TYPES.get(column.type)
     if data_type is None:
-        message = f"the signature's input {column.name!r} is of type {column.type}, which cannot be served; write spec.model.inputs"
+        message = (
+            f"the signature's input {column.name!r} is of type {column.type}, which cannot be served; write "
+            "spec.model.inputs"
+        )
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
     return Tensor(column.name, data_type, column.shape or (-1, 1))
 
 
-def _open_onnx(case: Case, tree: SourceTree, found: Detected) -> Opened:
-    """The ONNX flavour is served as it is; its own answers are the source's."""
-    path = found.path or next(iter(tree.sizes))
+def _open_onnx(case: Case, path: str) -> Opened:
+    """The ONNX flavour is copied with its weights; its own answers are the source's."""
     source = case.tree.root / path
-    files = external_files(parse_model(tree, path, "ONNX"), tree, path)
+    files = external_files(parse_model(case.tree, path, "ONNX"), case.tree, path)
     session: Any = open_session(source)
 
     def export(target: Path) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-import tf2onnx  # noqa: E402
+import numpy as np
+import tensorflow as tf
+import tf2onnx
 
-from penstock.api.reasons import Reason  # noqa: E402
+from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, shorten
 
-from ..failure import Failure, shorten  # noqa: E402
-from .case import Array, Arrays, Case, Opened  # noqa: E402
+from .case import Array, Arrays, Case, Opened
 
 __all__ = ["open_saved_model"]
 
@@ -31,17 +31,21 @@ def open_saved_model(case: Case) -> Opened:
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
-        message = f"TensorFlow {tf.__version__} cannot read the SavedModel: {shorten(str(error), 400)}; upload its whole folder"
+        message = (
+            f"TensorFlow {tf.__version__} cannot read the SavedModel: {shorten(str(error), 400)}; upload its whole "
+            "folder"
+        )
         raise Failure(Reason.INVALID_MODEL, message) from error
     signature = _signature(loaded)
     specs = list(signature.structured_input_signature[1].values())
     names = list(signature.structured_input_signature[1])
     outputs = sorted(signature.structured_outputs)
 
-    def export(path: Path) -> None:
+    def export(path: Path, owner: Any = loaded) -> None:
+        assert owner is not None, "variables end with the object that loaded them"
         specified = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in zip(names, specs, strict=True)]
 
-        @tf.function(input_signature=specified)  # type: ignore[misc] - TensorFlow is not followed
+        @tf.function(input_signature=specified)  # type: ignore[untyped-decorator]  # TensorFlow is not followed
         def call(*arguments: Any) -> dict[str, Any]:
             found = signature(**dict(zip(names, arguments, strict=True)))
             return {name: tf.identity(found[name], name=name) for name in outputs}
@@ -50,7 +54,8 @@ def open_saved_model(case: Case) -> Opened:
         _rename(model.graph, names, outputs)
         path.write_bytes(model.SerializeToString())
 
-    def answer(arrays: Arrays) -> dict[str, Array]:
+    def answer(arrays: Arrays, owner: Any = loaded) -> dict[str, Array]:
+        assert owner is not None
         given = {name: tf.constant(arrays[name], dtype=spec.dtype) for name, spec in zip(names, specs, strict=True)}
         found = signature(**given)
         return {name: np.asarray(found[name].numpy()) for name in outputs}
@@ -61,7 +66,9 @@ def open_saved_model(case: Case) -> Opened:
 def _signature(loaded: Any) -> Any:
     found = getattr(loaded, "signatures", {})
     if _SIGNATURE not in found:
-        message = f"the SavedModel has the signatures {', '.join(found) or 'none'}; save it with one called {_SIGNATURE}"
+        message = (
+            f"the SavedModel has the signatures {', '.join(found) or 'none'}; save it with one called {_SIGNATURE}"
+        )
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
     return found[_SIGNATURE]
 

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from penstock.api.reasons import Reason
+import torch
 
-from ..failure import Failure, shorten
+from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, shorten
+
 from .case import Case, Opened
-from .torchonnx import open_program, quiet, torch
+from .torchonnx import open_program, quiet
 
 __all__ = ["open_torch_export"]
 
@@ -26,7 +28,13 @@ def _load(case: Case) -> Any:
             raise
         text = shorten(str(error), 400)
         if "weights_only" in text or "Unsupported global" in text or "WeightsUnpickler" in text:
-            message = f"{case.found.path} holds a pickle that would run code when loaded, and it was not run; save it again with torch.export.save: {text}"
+            message = (
+                f"{case.found.path} holds a pickle that would run code when loaded, and it was not run; save it again "
+                f"with torch.export.save: {text}"
+            )
             raise Failure(Reason.CODE_NOT_TRUSTED, message) from error
-        message = f"torch {torch.__version__} cannot read {case.found.path}: {text}; save it with the same or an older release"
+        message = (
+            f"torch {torch.__version__} cannot read {case.found.path}: {text}; save it with the same or an older "
+            "release"
+        )
         raise Failure(Reason.INVALID_MODEL, message) from error

@@ -10,14 +10,14 @@ from typing import Any
 # set before torch reads it: torch.export.load retries a pickle that it distrusts without its distrust
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
-import torch  # noqa: E402
-from torch.utils import _pytree as pytree  # noqa: E402
+import torch
+from torch.utils import _pytree as pytree
 
-from penstock.api.reasons import Reason  # noqa: E402
+from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, shorten
 
-from ..failure import Failure, shorten  # noqa: E402
-from .case import Array, Arrays, Case, Opened  # noqa: E402
-from .finish import OPSET  # noqa: E402
+from .case import Array, Arrays, Case, Opened
+from .finish import OPSET
 
 __all__ = ["EXTERNAL_ABOVE", "TORCH_TOOLS", "failed", "open_program", "output_names", "quiet", "torch_arrays"]
 
@@ -32,11 +32,11 @@ _TRAINING = {
 """Position of the argument `training` by the name of an operator."""
 
 
-class quiet(warnings.catch_warnings):  # noqa: N801 - read as a verb
+class quiet(warnings.catch_warnings[None]):  # noqa: N801 - read as a verb
     """Without the warnings and log lines that exporters address to their own developers."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(record=False)
 
     def __enter__(self) -> None:
         super().__enter__()
@@ -61,7 +61,7 @@ def torch_arrays(arrays: Sequence[Array]) -> list[Any]:
 def open_program(
     case: Case, program: Any, names: Sequence[str] = (), keys: Sequence[str] = (), found_warnings: Sequence[str] = ()
 ) -> Opened:
-    """An ExportedProgram, checked: in evaluation mode, without memory of its own, with a free batch where that is possible.
+    """An ExportedProgram, checked: in evaluation mode, without memory of its own, its batch free where it can be.
 
     `names` are those of its inputs and `keys` those of its outputs, where something else knows better ones.
     """
@@ -134,7 +134,10 @@ def output_names(case: Case, keys: Sequence[str]) -> list[str]:
     """The user's names from spec.model.outputs, in order, the model's own, or output and output_0, output_1 ..."""
     asked = [tensor.name for tensor in case.asked.outputs]
     if asked and len(asked) != len(keys) and not set(asked) <= set(keys):
-        message = f"spec.model.outputs lists {len(asked)} outputs; the model gives {len(keys)}: list all of them, in its order"
+        message = (
+            f"spec.model.outputs lists {len(asked)} outputs; the model gives {len(keys)}: list all of them, in its "
+            "order"
+        )
         raise Failure(Reason.INVALID_SPEC, message)
     if asked and not set(asked) <= set(keys):
         return asked
@@ -151,25 +154,28 @@ def check_evaluation(program: Any) -> None:
         name = str(node.target).removeprefix("aten.").partition(".")[0]
         at = _TRAINING.get(name)
         if at is not None and len(node.args) > at and node.args[at] is True:
-            message = f"the program was exported in training mode ({name} is active); call model.eval() before torch.export.export"
+            message = (
+                f"the program was exported in training mode ({name} is active); call model.eval() before "
+                "torch.export.export"
+            )
             raise Failure(Reason.UNSUPPORTED_MODEL, message)
     changed = list(program.graph_signature.buffers_to_mutate.values())
     if changed:
         message = (
-            f"the program changes its own buffer {changed[0]!r} with every call, and a served model keeps nothing between "
-            "requests; call model.eval() before torch.export.export, or return the state as an output"
+            f"the program changes its own buffer {changed[0]!r} with every call, and a served model keeps nothing "
+            "between requests; call model.eval() before torch.export.export, or return the state as an output"
         )
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
 
 
 def free_batch(case: Case, program: Any) -> tuple[Any, list[str]]:
-    """A program whose batch is fixed, exported again with a free one where its code allows that; otherwise a warning."""
+    """A program whose batch is fixed, exported again with a free one where its code allows it, or with a warning."""
     shapes = tensor_inputs(program)
     firsts = [shape[0] if shape else None for shape in shapes.values()]
     wanted_fixed = any(tensor.dims[:1] not in ((), (-1,)) for tensor in case.asked.inputs)
     if not firsts or not all(isinstance(size, int) for size in firsts) or wanted_fixed:
         return program, []
-    fixed = set(firsts)
+    fixed = {int(str(size)) for size in firsts}
     hint = "export it with dynamic_shapes for the first dimension to serve batches"
     if len(fixed) > 1:
         return program, [f"the batch is fixed: inputs have first dimensions of {sorted(fixed)}; {hint}"]

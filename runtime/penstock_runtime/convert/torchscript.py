@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from penstock.api.reasons import Reason
+import torch
 
-from ..batching import prove_batching
-from ..failure import Failure, shorten
-from ..finding import Finding, Tensor
+from penstock.api.reasons import Reason
+from penstock_runtime.batching import prove_batching
+from penstock_runtime.failure import Failure, shorten
+from penstock_runtime.finding import Finding, Tensor
+
 from .case import Array, Arrays, Case, Opened
 from .finish import OPSET
 from .tensors import example_arrays, triton_type
-from .torchonnx import failed, output_names, quiet, torch, torch_arrays
+from .torchonnx import failed, output_names, quiet, torch_arrays
 
 __all__ = ["inspect_torch_script", "open_torch_script"]
 
@@ -24,7 +26,8 @@ _FREE = ((2, 8), (3, 16))
 _LARGEST_EXAMPLES = 1 << 20
 _STORAGES = {
     "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "LongStorage": "int64",
-    "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+    "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
+    "BoolStorage": "bool",
 }  # fmt: skip
 
 
@@ -38,7 +41,9 @@ def open_torch_script(case: Case) -> Opened:
 
     def export(path: Path) -> None:
         axes = {tensor.name: _free(tensor.dims, tensor.name) for tensor in inputs}
-        axes |= {name: _free(_merged(*pair), name) for name, pair in zip(outputs, zip(*shapes, strict=True), strict=True)}
+        axes |= {
+            name: _free(_merged(*pair), name) for name, pair in zip(outputs, zip(*shapes, strict=True), strict=True)
+        }
         examples = tuple(torch_arrays(example_arrays(inputs)))
         try:
             with quiet(), torch.no_grad():
@@ -47,10 +52,16 @@ def open_torch_script(case: Case) -> Opened:
                     output_names=outputs, dynamic_axes=axes,
                 )  # fmt: skip
         except Exception as error:
-            raise failed("torch cannot write this TorchScript module as ONNX; convert: Never serves it as it is", error) from error
+            raise failed(
+                "torch cannot write this TorchScript module as ONNX; convert: Never serves it as it is", error
+            ) from error
 
     def answer(arrays: Arrays) -> dict[str, Array]:
-        return dict(zip(outputs, _run(module, [arrays[name] for name in names]), strict=True))
+        ordered = [
+            arrays[name]
+            for name in (names if names[0] in arrays else [f"INPUT__{index}" for index in range(len(names))])
+        ]
+        return dict(zip(outputs, _run(module, ordered), strict=True))
 
     return Opened(export, answer, ("torch", "onnx"))
 
@@ -67,7 +78,9 @@ def inspect_torch_script(case: Case) -> Finding:
     )
     case.progress("running the module with batch 1, 2 and 5")
     proof = prove_batching(_Session(module), renamed, outputs)
-    return Finding("TorchScript", {"model.pt": case.found.path}, (), renamed, outputs, proof.proven, warnings=proof.warnings)
+    return Finding(
+        "TorchScript", {"model.pt": case.found.path}, (), renamed, outputs, proof.proven, warnings=proof.warnings
+    )
 
 
 class _Session:
@@ -91,12 +104,17 @@ def _load(case: Case) -> Any:
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
-        message = f"torch {torch.__version__} cannot read {case.found.path}: {shorten(str(error), 400)}; save the module again"
+        message = (
+            f"torch {torch.__version__} cannot read {case.found.path}: {shorten(str(error), 400)}; save the module "
+            "again"
+        )
         raise Failure(Reason.INVALID_MODEL, message) from error
     for node in _nodes(module.inlined_graph):
         at = _TRAINING.get(node.kind())
         if at is not None and node.inputsAt(at).toIValue() is True:
-            message = f"the module was traced in training mode ({node.kind()} is active); call model.eval() before tracing it"
+            message = (
+                f"the module was traced in training mode ({node.kind()} is active); call model.eval() before tracing it"
+            )
             raise Failure(Reason.UNSUPPORTED_MODEL, message)
     return module
 
@@ -113,7 +131,10 @@ def declared_inputs(case: Case, module: Any) -> tuple[Tensor, ...]:
     parameters = [argument.name for argument in module.forward.schema.arguments[1:]]
     if case.asked.inputs:
         if len(case.asked.inputs) > len(parameters):
-            message = f"spec.model.inputs lists {len(case.asked.inputs)} inputs; forward takes {', '.join(parameters) or 'none'}"
+            message = (
+                f"spec.model.inputs lists {len(case.asked.inputs)} inputs; forward takes "
+                f"{', '.join(parameters) or 'none'}"
+            )
             raise Failure(Reason.INVALID_SPEC, message)
         return case.asked.inputs
     examples = _traced_examples(case)
@@ -156,7 +177,7 @@ def _stored_tensors(content: bytes) -> Iterator[tuple[str, list[int]]]:
         elif operation.name == "BINPERSID":
             sizes, opened = [], True
         elif opened and operation.name in ("BININT", "BININT1", "BININT2"):
-            sizes.append(int(argument))
+            sizes.append(int(str(argument)))
         elif opened and operation.name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"):
             opened = False
             yield kind, sizes[1:]

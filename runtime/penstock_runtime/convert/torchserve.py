@@ -1,4 +1,4 @@
-"""TorchServe's `.mar`: a zip archive of a model and what TorchServe ran around it. Its model is taken, its handler not."""
+"""TorchServe's `.mar`: a zip archive of a model and the code around it. The model is taken, the code is not."""
 
 import ast
 import dataclasses
@@ -8,10 +8,10 @@ import zipfile
 from typing import Any
 
 from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, shorten
+from penstock_runtime.formats.detect import Detected
+from penstock_runtime.formats.zipped import read_member, sight_zip
 
-from ..failure import Failure, shorten
-from ..formats.detect import Detected
-from ..formats.zipped import read_member, sight_zip
 from . import dispatch
 from .case import Case, Opened
 
@@ -51,8 +51,9 @@ def _check_handler(handler: str) -> str:
     name = handler.removesuffix(".py").partition(":")[0]
     if name not in _HANDLERS:
         message = (
-            f"the TorchServe archive has the handler {handler or 'none'!r}, code that TorchServe ran around the model, and "
-            f"Penstock serves the model alone; serve that code before the model, and archive with one of {', '.join(_HANDLERS)}"
+            f"the TorchServe archive has the handler {handler or 'none'!r}, code that TorchServe ran around the model, "
+            "and Penstock serves the model alone; call that code before the model, and archive it with one of "
+            f"{', '.join(_HANDLERS)}"
         )
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
     return f"TorchServe's handler {name} is not served: requests and answers are the model's own tensors"
@@ -71,7 +72,9 @@ def _sight(case: Case, name: str, content: bytes) -> Detected:
     seen = sight_zip(io.BytesIO(content), len(content)) if content[:2] == b"PK" else None
     if seen is None or seen.format not in ("TorchScript", "TorchExport", "StateDict"):
         what = seen.what if seen else "no file that torch saves since release 1.6"
-        message = f"{name} in the TorchServe archive is {what}; Penstock opens TorchScript, exported programs and weights"
+        message = (
+            f"{name} in the TorchServe archive is {what}; Penstock opens TorchScript, exported programs and weights"
+        )
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
     return Detected(seen.format, case.found.path, seen.what, seen.runs_code)
 
@@ -87,9 +90,13 @@ def _open_inner(case: Case, entrypoint: str) -> Opened:
         raise Failure(Reason.CODE_NOT_TRUSTED, message)
     named = case.asked.entrypoint or entrypoint
     if case.found.format == "StateDict" and not case.found.runs_code and not named:
-        message = "the TorchServe archive holds weights without a model file; write spec.model.entrypoint as module:factory"
+        message = (
+            "the TorchServe archive holds weights without a model file; write spec.model.entrypoint as module:factory"
+        )
         raise Failure(Reason.INVALID_SPEC, message)
-    return dispatch.open_case(dataclasses.replace(case, asked=dataclasses.replace(case.asked, entrypoint=named or None)))
+    return dispatch.open_case(
+        dataclasses.replace(case, asked=dataclasses.replace(case.asked, entrypoint=named or None))
+    )
 
 
 def _entrypoint(archive: zipfile.ZipFile, name: str) -> str:
@@ -98,6 +105,8 @@ def _entrypoint(archive: zipfile.ZipFile, name: str) -> str:
     try:
         tree = ast.parse(read_member(archive, name, _LARGEST_TEXT))
     except (SyntaxError, ValueError) as error:
-        raise Failure(Reason.INVALID_MODEL, f"{name} in the TorchServe archive is no Python: {shorten(str(error), 200)}") from error
+        raise Failure(
+            Reason.INVALID_MODEL, f"{name} in the TorchServe archive is no Python: {shorten(str(error), 200)}"
+        ) from error
     classes = [item.name for item in tree.body if isinstance(item, ast.ClassDef) and item.bases]
     return f"{module}:{classes[0]}" if len(classes) == 1 else ""

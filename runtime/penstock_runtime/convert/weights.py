@@ -1,4 +1,4 @@
-"""Weights without their model (safetensors, state dictionaries) and whole pickled modules: code of the content's own runs.
+"""Weights without their model (safetensors, state dictionaries) and whole pickled modules: the content's own code runs.
 
 The code runs here and nowhere else: without network, without processes, with nothing to lose.
 """
@@ -11,16 +11,17 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import load_file
 
 from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, shorten
+from penstock_runtime.formats.sniff import sniff
 
-from ..failure import Failure, shorten
-from ..formats.sniff import sniff
 from .case import Case, Opened
 from .tensors import example_arrays
-from .torchonnx import failed, open_program, quiet, torch, torch_arrays
+from .torchonnx import failed, open_program, quiet, torch_arrays
 
 __all__ = ["content_code", "fill", "open_module", "open_weights", "read_weights"]
 
@@ -60,10 +61,17 @@ def _call_factory(case: Case) -> Any:
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
-        message = f"spec.model.entrypoint {case.asked.entrypoint} raised {type(error).__name__}: {shorten(str(error), 400)}"
-        raise Failure(Reason.CONVERSION_FAILED, f"{message}; it is called without arguments, with the content as its path") from error
+        message = (
+            f"spec.model.entrypoint {case.asked.entrypoint} raised {type(error).__name__}: {shorten(str(error), 400)}"
+        )
+        raise Failure(
+            Reason.CONVERSION_FAILED, f"{message}; it is called without arguments, with the content as its path"
+        ) from error
     if not isinstance(made, torch.nn.Module):
-        message = f"spec.model.entrypoint {case.asked.entrypoint} returned {type(made).__name__}; it must return a torch.nn.Module"
+        message = (
+            f"spec.model.entrypoint {case.asked.entrypoint} returned {type(made).__name__}; it must return a "
+            "torch.nn.Module"
+        )
         raise Failure(Reason.CONVERSION_FAILED, message)
     return made
 
@@ -78,7 +86,10 @@ def read_weights(case: Case) -> dict[str, Any]:
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
-        message = f"torch {torch.__version__} cannot read {case.found.path}: {shorten(str(error), 400)}; save the weights again"
+        message = (
+            f"torch {torch.__version__} cannot read {case.found.path}: {shorten(str(error), 400)}; save the weights "
+            "again"
+        )
         raise Failure(Reason.INVALID_MODEL, message) from error
     return _unwrapped(found, case.found.path)
 
@@ -116,7 +127,11 @@ def fill(module: Any, weights: Mapping[str, Any], path: str) -> None:
     filled = {own[name].data_ptr() for name in weights if name in own}
     missing = [name for name in missing if own[name].data_ptr() not in filled or not own[name].numel()]
     if missing or unexpected:
-        lists = [f"{kind} {', '.join(names[:4])}" for kind, names in (("lacks", missing), ("has no place for", unexpected)) if names]
+        lists = [
+            f"{kind} {', '.join(names[:4])}"
+            for kind, names in (("lacks", missing), ("has no place for", unexpected))
+            if names
+        ]
         message = f"{path} does not fit the module of spec.model.entrypoint: it {' and '.join(lists)}"
         raise Failure(Reason.INVALID_MODEL, message.replace("it has no place", "the module has no place"))
 
@@ -151,8 +166,8 @@ def open_module(case: Case, module: Any) -> Opened:
     module.eval()
     if not case.asked.inputs:
         message = (
-            f"a torch module does not say the shapes of its inputs ({', '.join(_parameters(module))}); write them under "
-            "spec.model.inputs: name, dataType and dims for each, -1 where a dimension is free"
+            f"a torch module does not say the shapes of its inputs ({', '.join(_parameters(module))}); write them "
+            "under spec.model.inputs: name, dataType and dims for each, -1 where a dimension is free"
         )
         raise Failure(Reason.INVALID_SPEC, message)
     case.progress("exporting the module")
@@ -177,7 +192,7 @@ def _export(case: Case, module: Any) -> Any:
         try:
             with quiet(), torch.no_grad():
                 return torch.export.export(module, () if by_name else tuple(examples), kwargs, dynamic_shapes=dynamic)
-        except Exception as error:  # noqa: BLE001 - tried again with less asked of it; the first sentence is told
+        except Exception as error:
             if isinstance(error, MemoryError):
                 raise
             problem = problem or error

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, shorten
+from penstock_runtime.finding import Asked, SourceTree
 
-from ..failure import Failure, shorten
-from ..finding import Asked, SourceTree
 from .mlmodel import read_mlmodel
 from .openers import OPENER
 from .sighting import Sighting
@@ -62,7 +62,9 @@ def mlflow_flavor(tree: SourceTree, path: str) -> tuple[str, Mapping[str, str]]:
     for name in _FLAVORS:
         if name in model.flavors:
             return _split_keras(name, model.flavors[name])
-    message = f"the MLflow model has the flavours {', '.join(model.flavors) or 'none'}; Penstock opens {', '.join(_FLAVORS)}"
+    message = (
+        f"the MLflow model has the flavours {', '.join(model.flavors) or 'none'}; Penstock opens {', '.join(_FLAVORS)}"
+    )
     raise Failure(Reason.UNKNOWN_FORMAT, message)
 
 
@@ -123,9 +125,7 @@ def _sightings(tree: SourceTree) -> dict[str, Sighting]:
     return found
 
 
-def _as_asked(
-    tree: SourceTree, seen: Mapping[str, Sighting], known: Mapping[str, list[str]], asked: str
-) -> Detected:
+def _as_asked(tree: SourceTree, seen: Mapping[str, Sighting], known: Mapping[str, list[str]], asked: str) -> Detected:
     """The file of the format that the user names; a pickle may hold any model, if the user says so."""
     if asked in known:
         return _detected(asked, known[asked], seen)
@@ -153,7 +153,10 @@ def _preferred(paths: list[str], format_: str) -> str:
             return some[0]
     if format_ == "ONNX":
         return "model.onnx" if "model.onnx" in paths else paths[0]
-    message = f"the source holds {len(paths)} models ({', '.join(paths[:4])}); call the one to serve model, or upload it alone"
+    message = (
+        f"the source holds {len(paths)} models ({', '.join(paths[:4])}); call the one to serve model, or upload it "
+        "alone"
+    )
     raise Failure(Reason.UNKNOWN_FORMAT, message)
 
 
@@ -179,18 +182,21 @@ def _told(sighting: Sighting) -> str:
 def _check_trust(found: Detected, asked: Asked) -> None:
     if asked.trust == "Code":
         if found.format in _CODE_FORMATS and not found.runs_code and not asked.entrypoint:
-            message = f"{found.path} holds weights alone; name the factory of their model in spec.model.entrypoint as module:factory"
+            message = (
+                f"{found.path} holds weights alone; name the factory of their model in spec.model.entrypoint as "
+                "module:factory"
+            )
             raise Failure(Reason.INVALID_SPEC, message)
         return
     if found.runs_code:
         message = (
-            f"{found.path} is {found.what}, and loading it runs whatever code it holds; set spec.model.trust: Code if you "
-            f"trust its author, or save the model as {'skops' if found.format == 'SKLearn' else 'torch.export.save does'}"
+            f"{found.path} is {found.what}, and loading it runs whatever code it holds; set spec.model.trust: Code if "
+            f"you trust its author, or save the model with {'skops' if found.format == 'SKLearn' else 'torch.export'}"
         )
         raise Failure(Reason.CODE_NOT_TRUSTED, message)
     if found.format in _CODE_FORMATS:
         message = (
-            f"{found.path} holds weights without their model; name the factory of the model in spec.model.entrypoint as "
-            "module:factory and set trust: Code, or upload what torch.export.save writes"
+            f"{found.path} holds weights without their model; name the factory of the model in spec.model.entrypoint "
+            "as module:factory and set trust: Code, or upload what torch.export.save writes"
         )
         raise Failure(Reason.CODE_NOT_TRUSTED, message)

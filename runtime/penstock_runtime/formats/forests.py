@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure, shorten
+from penstock_runtime.finding import Asked, Finding, SourceTree, Tensor
 
-from ..failure import Failure, shorten
-from ..finding import Asked, Finding, SourceTree, Tensor
 from .detect import Detected
 from .ubjson import read_ubjson
 
@@ -45,7 +45,10 @@ def inspect_forest(tree: SourceTree, asked: Asked, found: Detected) -> Finding:
     except Failure:
         raise
     except (ValueError, KeyError, TypeError, IndexError, struct.error, RecursionError) as error:
-        message = f"{found.path} is {found.what} that cannot be read ({type(error).__name__}: {shorten(str(error), 200)}); save it again"
+        message = (
+            f"{found.path} is {found.what} that cannot be read ({type(error).__name__}: {shorten(str(error), 200)}); "
+            "save it again"
+        )
         raise Failure(Reason.INVALID_MODEL, message) from error
     inputs = (Tensor(_INPUT, "FP32", (-1, trees.features)),)
     outputs = (Tensor(_OUTPUT, "FP32", (-1, trees.outputs)),)
@@ -58,7 +61,10 @@ def inspect_forest(tree: SourceTree, asked: Asked, found: Detected) -> Finding:
 def _check(asked: tuple[Tensor, ...], own: tuple[Tensor, ...], field: str) -> None:
     if asked and asked != own:
         shown = f"{own[0].name} {own[0].data_type} {list(own[0].dims)}"
-        message = f"spec.model.{field} differs from what trees that are served as they are have: {shown}; remove it, or write that"
+        message = (
+            f"spec.model.{field} differs from what trees that are served as they are have: {shown}; remove it, or "
+            "write that"
+        )
         raise Failure(Reason.INVALID_SPEC, message)
 
 
@@ -72,7 +78,10 @@ def _xgboost(content: bytes) -> _Trees:
         message = f"the XGBoost model has {targets} targets; trees served as they are have one: write convert: Auto"
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
     if learner["gradient_booster"]["name"] not in ("gbtree", "dart"):
-        message = f"the XGBoost model's booster is {learner['gradient_booster']['name']}; only trees can be served as they are: write convert: Auto"
+        message = (
+            f"the XGBoost model's booster is {learner['gradient_booster']['name']}; only trees can be served as they "
+            "are: write convert: Auto"
+        )
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
     objective = str(learner["objective"]["name"])
     count = classes if classes > 1 else 2 if objective.startswith("binary:") else 0
@@ -97,5 +106,5 @@ def _treelite(head: bytes) -> _Trees:
         raise Failure(Reason.UNSUPPORTED_MODEL, message)
     (classes,) = struct.unpack_from("<i", head, 40)
     is_classifier = task in (0, 2)
-    count = (max(classes, 2) if is_classifier else 0)
+    count = max(classes, 2) if is_classifier else 0
     return _Trees("checkpoint.tl", "treelite_checkpoint", features, count, count or 1)

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from penstock.api.reasons import Reason
-
-from ..failure import Failure
+from penstock_runtime.failure import Failure
 
 __all__ = ["Column", "MLModel", "read_mlmodel"]
 
@@ -111,7 +110,7 @@ def _continued(value: str, lines: list[str], at: int, indent: int) -> tuple[str,
             break
         text = line.strip()
         if parts[-1].endswith("\\") and quote == '"':
-            parts[-1] = parts[-1][:-1] + text.removeprefix("\\")
+            parts[-1] = parts[-1][:-1] + (text[1:] if text.startswith("\\ ") else text)
         else:
             parts.append(text)
         at += 1

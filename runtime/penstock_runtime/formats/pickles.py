@@ -41,7 +41,7 @@ def imports_of(head: bytes, after: int = 0) -> list[str] | None:
         for _ in range(after):
             for _ in pickletools.genops(stream):
                 pass
-        for count, name in enumerate(_names(stream)):  # noqa: B007 - the count is read after the loop
+        for count, name in enumerate(_names(stream)):
             if name:
                 found.append(name)
             if count > _MOST_OPERATIONS:
@@ -83,7 +83,7 @@ def only_tensors(names: list[str]) -> bool:
 
 
 def unpacked_head(head: bytes) -> bytes:
-    """The first bytes behind the compressions that joblib uses; the same bytes where there is none, or a damaged one."""
+    """The first bytes behind joblib's compressions; the same bytes where there is none, or a damaged one."""
     unpack = _decompressor(head)
     if unpack is None:
         return head

@@ -3,9 +3,9 @@
 import dataclasses
 
 from penstock.api.reasons import Reason
+from penstock_runtime.failure import Failure
+from penstock_runtime.finding import Asked, Finding, Progress, SourceTree, Tensor
 
-from ..failure import Failure
-from ..finding import Asked, Finding, Progress, SourceTree, Tensor
 from .detect import Detected, look
 from .forests import inspect_forest
 from .openvino import inspect_openvino
@@ -26,8 +26,8 @@ def inspect_served(tree: SourceTree, asked: Asked, format_: str, progress: Progr
     if format_ == "TensorRT":
         return _inspect_plan(tree, asked, found)
     if format_ == "TorchScript":
-        from ..convert.case import Case  # noqa: PLC0415 - torch is in one image alone
-        from ..convert.torchscript import inspect_torch_script  # noqa: PLC0415
+        from penstock_runtime.convert.case import Case  # noqa: PLC0415 - torch is in one image alone
+        from penstock_runtime.convert.torchscript import inspect_torch_script  # noqa: PLC0415 - as above
 
         return inspect_torch_script(Case(tree, asked, found, progress))
     if format_ in ("Treelite", "XGBoost", "LightGBM"):
@@ -40,16 +40,22 @@ def _inspect_plan(tree: SourceTree, asked: Asked, found: Detected) -> Finding:
     """A TensorRT plan says nothing of its tensors to anybody but the TensorRT that built it, on its GPU."""
     size = tree.sizes[found.path]
     if size < 1024:
-        message = f"{found.path} has {size} bytes, too few for a TensorRT plan; build it again with trtexec --saveEngine"
+        message = (
+            f"{found.path} has {size} bytes, too few for a TensorRT plan; build it again with trtexec --saveEngine"
+        )
         raise Failure(Reason.INVALID_MODEL, message)
     if not asked.inputs or not asked.outputs:
-        message = "a TensorRT plan can be read on its own GPU alone; write spec.model.inputs and spec.model.outputs as it was built"
+        message = (
+            "a TensorRT plan can be read on its own GPU alone; write spec.model.inputs and spec.model.outputs as it "
+            "was built"
+        )
         raise Failure(Reason.INVALID_SPEC, message)
-    warning = "not run here: a TensorRT plan loads on the GPU and the TensorRT release that it was built with, and nowhere else"
-    return Finding(
-        "TensorRT", {"model.plan": found.path}, (), asked.inputs, asked.outputs, _all_free(asked.inputs + asked.outputs),
-        warnings=(warning,),
-    )  # fmt: skip
+    warning = (
+        "not run here: a TensorRT plan loads on the GPU and the TensorRT release that it was built with, and nowhere "
+        "else"
+    )
+    files, batching = {"model.plan": found.path}, _all_free(asked.inputs + asked.outputs)
+    return Finding("TensorRT", files, (), asked.inputs, asked.outputs, batching, warnings=(warning,))
 
 
 def _all_free(tensors: tuple[Tensor, ...]) -> bool:

@@ -95,7 +95,7 @@ def _sight_treelite(head: bytes) -> Sighting | None:
     if len(head) < 26:
         return None
     major, minor, patch, threshold, leaf, trees, features = struct.unpack("<iiiBBQi", head[:26])
-    plausible = 3 <= major <= 9 and 0 <= minor < 100 and 0 <= patch < 100 and 0 < trees < 1 << 32 and 0 < features
+    plausible = 3 <= major <= 9 and 0 <= minor < 100 and 0 <= patch < 100 and 0 < trees < 1 << 32 and features > 0
     if not plausible or threshold not in (2, 3) or leaf not in (1, 2, 3):
         return None
     if major < 4:

@@ -82,7 +82,7 @@ class _Reader:
         if kind in _NUMBERS and count is not None:
             self._take(struct.calcsize(_NUMBERS[kind]) * count)
             return count
-        found = []
+        found: list[Any] = []
         while len(found) < count if count is not None else self._peek() != b"]":
             found.append(self.value(kind, depth + 1))
         if count is None:

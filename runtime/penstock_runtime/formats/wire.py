@@ -1,4 +1,4 @@
-"""Just enough of protobuf's wire format to tell what a message may be, without its schema and without reading it whole."""
+"""Just enough of protobuf's wire format to tell what a message may be, without its schema or all of its bytes."""
 
 from pathlib import Path
 from typing import BinaryIO

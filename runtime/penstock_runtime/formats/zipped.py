@@ -16,11 +16,20 @@ _MOST_MEMBERS = 100_000
 _ROOM = 1 << 30
 _MOST_GROWTH = 100
 _LARGEST_PICKLE = 16 << 20
-_ERRORS = (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zlib.error, struct.error)
+_ERRORS = (
+    zipfile.BadZipFile,
+    OSError,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    zlib.error,
+    struct.error,
+)
 
 
 def sight_zip(source: Path | BinaryIO, size: int) -> Sighting:
-    """What a zip archive of so many bytes is; one that is damaged, or would fill a disk once unpacked, has a sentence."""
+    """What a zip archive of so many bytes is; a damaged one, or one that would fill a disk, has a sentence."""
     try:
         with zipfile.ZipFile(source) as archive:
             problem = _bomb(archive, size)
@@ -45,7 +54,7 @@ def _bomb(archive: zipfile.ZipFile, size: int) -> str:
     return ""
 
 
-def _sight(archive: zipfile.ZipFile) -> Sighting:  # noqa: C901 - one branch for each kind of archive
+def _sight(archive: zipfile.ZipFile) -> Sighting:  # noqa: PLR0911 - one return for each kind of archive
     names = archive.namelist()
     plain = set(names)
     inner = {name.partition("/")[2] for name in names}

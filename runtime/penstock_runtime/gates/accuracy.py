@@ -97,7 +97,7 @@ def _judge_minimum(pair: _Pair, asked: float) -> GateRow:
 
 def _judge_drop(pair: _Pair, asked: float) -> GateRow:
     unit = "points" if pair.metric != "MSE" else "% of the source's"
-    asked_text = f"{pair.metric} at most {number(asked)} {unit} worse"
+    asked_text = f"at most {number(asked)} {unit}"
     if pair.before is None:
         sentence = (
             "maxDropPercent compares with the source's own answers, and nothing here can run this source beside the "

@@ -40,7 +40,7 @@ def check_consistency(
     if dataset.whole or dataset.fixed or not sizes or dataset.rows < 2:
         return None
     rows, tolerance = dataset.spread(_ROWS), _TOLERANCES[precision]
-    asked = f"within {number(tolerance)} of an output's largest value"
+    asked = f"at most {number(tolerance)}"
     try:
         alone = answer_rows(run, rows, 1)
         worst = max(_differences(run, rows, alone, sizes))

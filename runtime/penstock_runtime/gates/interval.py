@@ -39,7 +39,8 @@ def wilson(hits: float, rows: float, z: float = Z_TWO_SIDED) -> tuple[float, flo
     share, spread = hits / rows, z * z / rows
     middle = share + spread / 2
     half = z * sqrt(share * (1 - share) / rows + spread / (4 * rows))
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+    low, high = (middle - half) / (1 + spread), (middle + half) / (1 + spread)
+    return 0.0 if hits == 0 else low, 1.0 if hits == rows else high
 
 
 def drop_bound(lost: float, won: float, rows: float, z: float = Z_ONE_SIDED) -> float:

@@ -18,7 +18,7 @@ from .answers import Answerer, AnswerError, answer_rows, in_process, made_datase
 from .asked import GatesAsked
 from .consistency import check_consistency
 from .parity import Differences, ParityError, compare, judge_parity, parity_report
-from .row import GateRow, first_failed
+from .row import GateRow, first_failed, size_text
 
 __all__ = ["REFERENCE", "OfflineGates", "judge_answers", "judge_size", "offline", "read_reference", "write_predictions"]
 
@@ -148,7 +148,7 @@ def offline(
 
 def judge_size(most: int, size: int) -> GateRow:
     """The row of the size gate."""
-    asked, measured, passed = f"at most {_mebibytes(most)}", _mebibytes(size), size <= most
+    asked, measured, passed = f"at most {size_text(most)}", size_text(size), size <= most
     sentence = (
         ""
         if passed
@@ -227,7 +227,3 @@ def _is_onnx(model: Path) -> bool:
 def _size(model: Path) -> int:
     """Of the file and what is called after it, such as its external data."""
     return sum(path.stat().st_size for path in model.parent.glob(f"{model.name}*") if path.is_file())
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:.4g} MiB"

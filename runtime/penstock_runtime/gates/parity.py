@@ -132,7 +132,7 @@ def judge_parity(
 
 
 def _judge_top1(asked: float, found: Differences, name: str) -> GateRow:
-    text = f"at least {number(asked)} of the rows agree"
+    text = f"at least {number(asked)}"
     if found.agree is None or found.top1 is None:
         sentence = (
             "minTop1Agreement compares the largest of several values, and no output of this model has several; "

@@ -8,7 +8,7 @@ from typing import Any
 from penstock.api.reasons import Reason
 from penstock_runtime.failure import shorten
 
-__all__ = ["GateRow", "first_failed", "number", "share"]
+__all__ = ["GateRow", "first_failed", "number", "share", "size_text"]
 
 _LONGEST = {"asked": 64, "measured": 160, "sentence": 600}
 
@@ -70,3 +70,11 @@ def number(value: float, digits: int = 4) -> str:
 def share(part: int, whole: int) -> str:
     """`539 of 540 rows`."""
     return f"{part:,} of {whole:,} rows"
+
+
+def size_text(size: int) -> str:
+    """Bytes for people: `284 bytes`, `1.5 MiB`."""
+    if size < 1024:
+        return f"{size} bytes"
+    step = min(3, (size.bit_length() - 1) // 10)
+    return f"{size / 1024**step:.4g} {('KiB', 'MiB', 'GiB')[step - 1]}"

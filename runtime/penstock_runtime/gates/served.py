@@ -9,7 +9,7 @@ from penstock.api.reasons import Reason
 from penstock_runtime.load import LoadResult
 
 from .asked import LoadAsked
-from .row import GateRow, number
+from .row import GateRow, number, size_text
 
 __all__ = ["judge_latency", "judge_memory", "judge_throughput", "latency_report", "unservable"]
 
@@ -61,7 +61,7 @@ def judge_throughput(asked: float, load: LoadAsked, result: LoadResult) -> GateR
 
 def judge_memory(asked: int, peak: int, source: str) -> GateRow:
     """The most that the server's container used, bytes."""
-    text, measured, passed = f"at most {_mebibytes(asked)}", _mebibytes(peak), peak <= asked
+    text, measured, passed = f"at most {size_text(asked)}", size_text(peak), peak <= asked
     how = "" if source == "cgroup" else ", counted by its processes"
     sentence = (
         ""
@@ -130,7 +130,3 @@ def _shape(load: LoadAsked) -> str:
 
 def _milliseconds(seconds: float) -> str:
     return f"{number(1000 * seconds)} ms"
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:.4g} MiB"

@@ -64,7 +64,7 @@ def _rate_together(baseline: Path, group: Sequence[Candidate], data: Dataset | N
             apart = difference(base, session, data) if data is not None else None
             found[candidate.name] = Rating(difference=apart)
             sessions[candidate.name] = session
-        except Exception as error:  # the runtime's own exceptions have no common base
+        except Exception as error:
             if is_out_of_memory(error):
                 raise MemoryError from error
             found[candidate.name] = Rating(problem=shorten(f"onnxruntime cannot run it: {error}", 300))
@@ -72,16 +72,29 @@ def _rate_together(baseline: Path, group: Sequence[Candidate], data: Dataset | N
     if feed is None:
         problem = "the model cannot be run with random inputs; give spec.gates.dataset, with which it can be measured"
         return Ratings(None, {name: Rating(problem=rating.problem or problem) for name, rating in found.items()})
-    single = _measure(base, sessions, feed, seconds * (len(sessions) + 1))
-    batch_feed = example(base, data, _BATCH)
-    batches = {}
-    if batch_feed is not None and sessions:
-        batches = _measure(base, sessions, batch_feed, seconds * len(sessions) * _BATCH_SHARE)
+    try:
+        single = _measure(base, sessions, feed, seconds * (len(sessions) + 1))
+    except ArithmeticError as error:
+        return Ratings(None, {name: Rating(problem=rating.problem or str(error)) for name, rating in found.items()})
+    batches = _measure_batch(base, sessions, data, seconds * len(sessions) * _BATCH_SHARE)
     own = single.pop("")
     for name, timing in single.items():
         batch = compare(batches[""], batches[name]) if batches else None
         found[name] = Rating(timing, compare(own, timing), batch, found[name].difference)
     return Ratings(own, found)
+
+
+def _measure_batch(
+    base: Any, sessions: Mapping[str, Any], data: Dataset | None, seconds: float
+) -> Mapping[str, Timing]:
+    """Nothing where one of them cannot run the larger batch: it decides nothing."""
+    try:
+        feed = example(base, data, _BATCH)
+        return _measure(base, sessions, feed, seconds) if feed is not None and sessions else {}
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        return {}
 
 
 def _measure(base: Any, sessions: Mapping[str, Any], feed: Mapping[str, Any], seconds: float) -> dict[str, Timing]:

@@ -19,7 +19,7 @@ __all__ = ["Budget", "Clocks", "Ratio", "Timing", "Window", "compare", "measure"
 Window: TypeAlias = Callable[[int], tuple[float, float]]
 """Runs a variant so many times; seconds by the wall and of the CPU time of the process that runs it."""
 _WINDOW = 2e-3
-_MOST_INNER = 1000
+_MOST_INNER = 1024
 _DISTURBED = 1.1
 _LEAST_UNDISTURBED = 0.1
 """Share of the windows below which CPU time is taken instead of wall time."""
@@ -94,10 +94,21 @@ class _Windows:
     walls: list[float] = field(default_factory=list)
     cpus: list[float] = field(default_factory=list)
 
+    def warm_up(self) -> None:
+        """Run once for what only the first run does, then find out how often a window runs."""
+        self.window(1)
+        while self.inner < _MOST_INNER:
+            _, cpu = self.window(self.inner)
+            if cpu >= _WINDOW:
+                break
+            self.inner = min(_MOST_INNER, self.inner * 2)
+
     def add(self) -> None:
+        """One window more; none where the CPU's clock stood still, as those of virtual machines do for moments."""
         wall, cpu = self.window(self.inner)
-        self.walls.append(wall / self.inner)
-        self.cpus.append(cpu / self.inner)
+        if cpu > 0:
+            self.walls.append(wall / self.inner)
+            self.cpus.append(cpu / self.inner)
 
     def undisturbed(self) -> list[float]:
         return [wall for wall, cpu in zip(self.walls, self.cpus, strict=True) if wall <= _DISTURBED * cpu]
@@ -113,21 +124,26 @@ class _Windows:
 
 
 def measure(variants: Mapping[str, Window], budget: Budget) -> dict[str, Timing]:
-    """The timing of every variant, from one interleaved run within the budget; all by the same clock."""
+    """The timing of every variant, from one interleaved run within the budget; all by the same clock.
+
+    Raises ArithmeticError where a variant takes no CPU time at all, so that nothing can be told.
+    """
     deadline = budget.wall() + budget.seconds
     order = random.Random(_SEED)  # noqa: S311 - a shuffle, not a secret
     windows = {name: _Windows(window) for name, window in variants.items()}
     for item in windows.values():
-        item.window(1)
-        _, cpu = item.window(1)
-        item.inner = max(1, min(_MOST_INNER, math.ceil(_WINDOW / max(cpu, 1e-9))))
+        item.warm_up()
     names = list(windows)
     for _ in range(_MOST):
         order.shuffle(names)
         for name in names:
             windows[name].add()
-        if budget.wall() >= deadline or _is_precise(windows):
+        seen = all(item.walls for item in windows.values())
+        if seen and (budget.wall() >= deadline or _is_precise(windows)):
             break
+    idle = [name for name, item in windows.items() if not item.walls]
+    if idle:
+        raise ArithmeticError(f"the CPU's clock does not move while {idle[0] or 'the model'} runs")
     clock = _clock(windows)
     return {name: item.timing(clock) for name, item in windows.items()}
 

@@ -25,6 +25,7 @@ __all__ = ["MlflowSource", "open_source"]
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))")
 _RUN = re.compile(r"runs:/(?P<id>[0-9a-zA-Z_-]+)/(?P<path>.+)")
 _LOGGED = re.compile(r"models:/(?P<id>m-[0-9a-zA-Z]+)(/(?P<path>.+))?")
+_NO_ALIAS = "INVALID_PARAMETER_VALUE"
 _PROXY = "api/2.0/mlflow-artifacts/artifacts"
 _DEEPEST = 32
 _AZURE = ("wasb", "wasbs", "abfs", "abfss")
@@ -123,7 +124,13 @@ class MlflowSource:
             path, query = "api/2.0/mlflow/registered-models/alias", {"name": name, "alias": alias}
         else:
             path, query = "api/2.0/mlflow/model-versions/get", {"name": name, "version": self._words["version"]}
-        found = self._server.ask(path, query, self._uri).get("model_version")
+        try:
+            found = self._server.ask(path, query, self._uri).get("model_version")
+        except Failure as failure:
+            if alias and _NO_ALIAS in failure.message:
+                message = f"{self._uri} does not exist: the model has no alias {alias} ({_NO_ALIAS})"
+                raise Failure(Reason.SOURCE_NOT_FOUND, message) from failure
+            raise
         if not isinstance(found, dict) or not found.get("version"):
             raise Failure(Reason.SOURCE_UNAVAILABLE, f"{self._uri} is described without a version")
         return _Version(name, str(found["version"]), str(found.get("creation_timestamp", "")))

@@ -5,7 +5,7 @@ The path of a revision: `resolve_settings` applies every default once (the resul
 `check_text` and `check_repository`.
 """
 
-from .backends import Backend, backend_for, backend_of, image_value
+from .backends import Backend, backend_for, backend_of
 from .check import FileProblem, RepositoryFile, check_config, check_repository, check_text
 from .context import Context, ModelFile
 from .problems import Problem, Severity, errors
@@ -39,7 +39,6 @@ __all__ = [
     "config_text",
     "content_bytes",
     "errors",
-    "image_value",
     "memory_bytes",
     "parse_config",
     "parse_version",

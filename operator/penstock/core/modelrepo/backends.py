@@ -10,7 +10,7 @@ from typing import Literal
 
 from penstock.api.facts import ModelFacts
 
-__all__ = ["FORESTS", "FOREST_INPUT", "FOREST_OUTPUT", "Backend", "backend_for", "backend_of", "image_value"]
+__all__ = ["FORESTS", "FOREST_INPUT", "FOREST_OUTPUT", "Backend", "backend_for", "backend_of"]
 
 FORESTS = ("XGBoost", "LightGBM", "Treelite")
 FOREST_INPUT, FOREST_OUTPUT = "input__0", "output__0"
@@ -117,7 +117,6 @@ _BY_FORMAT = {
     "TensorRT": _TENSORRT,
     **dict.fromkeys(FORESTS, _FIL),
 }
-_IMAGES = {backend.name: backend.image_value for backend in _BY_FORMAT.values()}
 
 
 def backend_of(facts: ModelFacts) -> Backend | None:
@@ -128,8 +127,3 @@ def backend_of(facts: ModelFacts) -> Backend | None:
 def backend_for(model_format: str) -> Backend | None:
     """What serves models of a format; None for one that is not served, or brings its own configuration."""
     return _BY_FORMAT.get(model_format)
-
-
-def image_value(backend: str) -> str:
-    """The chart's value that names the image with this backend; raises KeyError for one that Penstock renders for."""
-    return _IMAGES[backend]

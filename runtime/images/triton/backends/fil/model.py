@@ -25,10 +25,9 @@ def _spare_scipy() -> None:
 
 
 _spare_scipy()
-import treelite
-
 sys.path.append(str(Path(__file__).parents[1]))
-from penstock_backend import Backend, Config, Tensor
+import treelite  # noqa: E402 - finds a stand-in for scipy
+from penstock_backend import Backend, Config  # noqa: E402 - the server knows no path to it
 
 FILES = {
     "xgboost_json": "xgboost.json",

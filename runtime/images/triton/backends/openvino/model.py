@@ -61,9 +61,8 @@ class TritonPythonModel(Backend):
     def check(self, role: str, configured: list[Tensor], declared: list[Any], *, complete: bool) -> None:
         """Compare the configuration with the model; a tensor may have several names."""
         found = {name: item for item in declared for name in item.get_names()}
-        first = [item.get_any_name() for item in declared]
         named = {tensor.name for tensor in configured}
-        known = [next((name for name in item.get_names() if name in named), name) for item, name in zip(declared, first, strict=True)]
+        known = [next((name for name in item.get_names() if name in named), item.get_any_name()) for item in declared]
         self.check_names(role, configured, known, complete=complete)
         for tensor in configured:
             item = found[tensor.name]

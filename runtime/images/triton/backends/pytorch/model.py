@@ -46,8 +46,8 @@ class TritonPythonModel(Backend):
         self.result_places: list[int] | None = None
         if sorted(self.places) != list(range(len(self.places))):
             raise pb_utils.TritonModelException(
-                f"the inputs {[tensor.name for tensor in self.inputs]} are arguments {self.places} of forward({names}): "
-                "each of the first ones must be there, once"
+                f"the inputs {[tensor.name for tensor in self.inputs]} are arguments {self.places} of forward({names});"
+                " each of the first ones must be there, once"
             )
         by_ordinal = [ORDINAL.match(tensor.name) for tensor in self.outputs]
         if all(by_ordinal):
@@ -71,9 +71,8 @@ class TritonPythonModel(Backend):
         """An output as an array; another type than the configuration's is refused, as in the C++ backend."""
         array = value.numpy()
         if array.dtype != tensor.numpy_type:
-            raise ValueError(
-                f"configuration expects datatype {tensor.data_type} for output '{tensor.name}', model provides {array.dtype}"
-            )
+            seen = f"model provides {array.dtype}"
+            raise ValueError(f"configuration expects datatype {tensor.data_type} for output '{tensor.name}', {seen}")
         return array
 
 

@@ -1,0 +1,110 @@
+"""Rows of gates from other containers: what they mean, and that the largest case fits a termination message."""
+
+import random
+import string
+
+import pytest
+
+from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
+from penstock.api.preparation import REPORT_LIMIT, PreparationError, PreparationReport
+from penstock.api.reasons import Reason
+from penstock.api.report import GateRow
+from penstock_runtime.failure import Failure
+from penstock_runtime.reporting import fit_report, gate_results, gate_rows, refusal
+
+RANDOM = random.Random(7)
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+ARTIFACT = ArtifactRef(repository="registry.penstock-system:5000/vision", manifest=DIGEST, layer=DIGEST, size_bytes=1)
+
+
+def noise(length: int) -> str:
+    return "".join(RANDOM.choices(string.ascii_letters + string.digits, k=length))
+
+
+def row(at: int, *, passed: bool = True) -> GateRow:
+    name = f"{noise(120)}.{at}"
+    return GateRow(name=name, asked=noise(64), measured=noise(300), passed=passed, reason="ParityFailed")
+
+
+def facts(tensors: int = 2, warnings: int = 0) -> ModelFacts:
+    inputs = tuple(Tensor(name=f"{noise(20)}{at}", data_type="FP32", dims=(-1, at)) for at in range(tensors))
+    texts = tuple(noise(300) for _ in range(warnings))
+    return ModelFacts(format="ONNX", digest=DIGEST, artifact=ARTIFACT, inputs=inputs, warnings=texts)
+
+
+def test_the_first_failed_row_is_the_error() -> None:
+    rows = gate_rows(
+        {
+            "gates": [
+                {"name": "size", "passed": True},
+                {"name": "parity", "passed": False, "reason": "ParityFailed", "sentence": "3 of 100 rows differ"},
+                {"name": "accuracy", "passed": False, "reason": "AccuracyFailed", "sentence": "second"},
+            ]
+        },
+        "inspect",
+    )
+    assert refusal(rows) == PreparationError(reason=Reason.PARITY_FAILED, message="3 of 100 rows differ")
+    assert refusal(rows[:1]) is None
+    assert refusal(()) is None
+
+
+def test_a_failed_row_without_words_still_says_both_numbers() -> None:
+    refused = refusal([GateRow(name="memory", asked="at most 1 GiB", measured="2 GiB", passed=False, reason="New")])
+    assert refused is not None
+    assert refused.reason is Reason.PREPARATION_FAILED
+    assert "2 GiB" in refused.message
+    assert "1 GiB" in refused.message
+
+
+@pytest.mark.parametrize("gates", [[{"name": "x"}], [{"passed": False}], "text", [3], [{"name": "x", "passed": "?"}]])
+def test_rows_that_cannot_be_read(gates: object) -> None:
+    with pytest.raises(Failure) as caught:
+        gate_rows({"gates": gates}, "measure")
+    assert caught.value.reason is Reason.PREPARATION_FAILED
+    assert "measure" in caught.value.message
+
+
+def test_failed_rows_are_kept_before_passed_ones() -> None:
+    rows = [row(at, passed=at != 19) for at in range(20)]
+    results = gate_results(rows)
+    assert len(results) == 16
+    assert [result.passed for result in results] == [True] * 15 + [False]
+    assert all(len(result.measured) <= 160 for result in results)
+
+
+@pytest.mark.parametrize("failed", [0, 1, 16])
+def test_sixteen_gates_with_long_names_fit(failed: int) -> None:
+    results = gate_results([row(at, passed=at >= failed) for at in range(16)])
+    error = PreparationError(reason=Reason.PARITY_FAILED, message=noise(1400)) if failed else None
+    report = PreparationReport(
+        facts=None if failed else facts(warnings=8), error=error, gates=results, report=DIGEST, resolved=noise(256)
+    )
+    fitted = fit_report(report)
+    assert len(fitted.encode()) <= REPORT_LIMIT
+    assert PreparationReport.decode(fitted.encode()) == fitted
+    assert (fitted.error, fitted.report, fitted.resolved) == (error, DIGEST, report.resolved)
+    assert sum(not gate.passed for gate in fitted.gates) >= min(failed, 4)
+
+
+def test_what_fits_is_left_alone() -> None:
+    report = PreparationReport(facts=facts(), gates=gate_results([row(1)]), report=DIGEST)
+    assert fit_report(report) is report
+
+
+def test_names_that_cannot_fit_are_refused() -> None:
+    with pytest.raises(Failure) as caught:
+        fit_report(PreparationReport(facts=facts(tensors=256)))
+    assert caught.value.reason is Reason.UNSUPPORTED_MODEL
+    assert "256 inputs" in caught.value.message
+
+
+def test_resolved_stands_alone_or_beside_one_of_the_others() -> None:
+    for report in (
+        PreparationReport(resolved="etag"),
+        PreparationReport(resolved="etag", facts=facts()),
+        PreparationReport(resolved="etag", error=PreparationError(reason=Reason.TOO_LARGE, message="x")),
+    ):
+        assert PreparationReport.decode(report.encode()) == report
+    for text in ("{}", '{"gates": []}'):
+        with pytest.raises(ValueError, match="holds one of"):
+            PreparationReport.decode(text)
