@@ -247,7 +247,7 @@ def _optimized(order: Order, made: Made, asked: Asked, progress: Progress) -> Ma
     done = optimize(
         made.main,
         out,
-        OptimizeAsked.read(asked.optimize),
+        OptimizeAsked.read(asked.optimize, _target(asked)),
         _calibration(order, made, asked),
         progress,
         accept=made.gates.accept if made.gates else None,
@@ -271,6 +271,12 @@ def _optimized(order: Order, made: Made, asked: Asked, progress: Progress) -> Ma
         warnings=(*made.finding.warnings, *done.warnings),
     )
     return replace(made, finding=finding, folder=model.parent, derived=True, report=report)
+
+
+def _target(asked: Asked) -> str:
+    """CPU or GPU, as far as the request says: it has the server only where a gate needs one."""
+    instances = (asked.server or {}).get("instances") or {}
+    return str(instances.get("kind") or "CPU")
 
 
 def _hook(order: Order, made: Made, asked: Asked, progress: Progress) -> Path | None:

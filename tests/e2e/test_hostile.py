@@ -48,4 +48,3 @@ def test_it_is_told_in_time_and_nobody_else_notices(name, deploy, neighbour, sto
         assert len(told["message"]) > 20, told
         assert "stable" not in found["status"]
         assert after == before
-

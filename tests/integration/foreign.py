@@ -1,18 +1,19 @@
 """Real services that models come from, installed into the cache once and run as processes of their own.
 
-MLflow and the reference signer live in an environment of their own (a hundred packages), Azurite comes from npm,
-fake-gcs-server is built by Go. Where one cannot be had its tests are skipped, and say why.
+MLflow lives in an environment of its own (a hundred packages), Azurite comes from npm, fake-gcs-server is built by Go.
+Where one cannot be had its tests are skipped, and say why.
 """
 
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,6 @@ from .servers import free_port
 from .tritonserver import cache_directory
 
 MLFLOW = ("mlflow==3.17.2",)
-SIGNER = ("model-signing==1.1.1", "pyOpenSSL==26.4.0")
 AZURITE = "3.35.0"
 FAKE_GCS = "v1.56.1"
 CONTAINER_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -66,14 +66,19 @@ def python_environment(name: str, packages: Sequence[str]) -> Path:
 def running(command: Sequence[str | Path], port: int, folder: Path, patience: float = 240) -> Iterator[None]:
     """A process that listens on a loopback port, ended with everything it started."""
     with (folder / "server.log").open("ab") as log:
-        environment = {**os.environ, "HOME": str(folder)}
+        environment = {**os.environ, "HOME": str(folder), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True, env=environment)
     try:
         _wait(port, process, folder, patience)
         yield
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(timeout=30)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=10)
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], folder: Path, patience: float) -> None:

@@ -15,6 +15,7 @@ from penstock.api.facts import ModelFacts
 from penstock.api.preparation import PreparationReport
 from penstock.api.reasons import Reason
 from penstock.api.report import Report, read_report
+from penstock_runtime.publish import EMPTY_DIGEST, MANIFEST_TYPE, digest_of
 from penstock_runtime.registry import Registry
 from penstock_runtime.web import Web
 from tests.integration.servers import WebServer, running_registry, web_server
@@ -23,6 +24,10 @@ from tests.integration.test_preparation import GOOD, Pod, facts_of, refused
 
 ROWS = np.random.default_rng(5).normal(size=(40, 4)).astype(np.float32)
 DATA = {"x": ROWS, "label": np.argmax(ROWS, axis=1)}
+LIGHTGBM = (
+    b"tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nlabel_index=0\nmax_feature_idx=1\n"
+    b"objective=regression\nfeature_names=a b\nfeature_infos=[0:1] [0:1]\ntree_sizes=10\n\nTree=0\n"
+)
 GATES = {"parity": {"minTop1Agreement": "0.9"}, "size": {"max": "1Mi"}}
 
 
@@ -126,7 +131,7 @@ class TestData:
                 Reason.DIGEST_MISMATCH,
                 ("spec.gates.dataset.digest",),
             ),
-            ({"uri": uri(pod, "wrong.npz")}, Reason.DATA_INVALID, ("spec.gates.dataset", "'x'")),
+            ({"uri": uri(pod, "wrong.npz")}, Reason.DATA_INVALID, ("spec.gates.dataset", "named x")),
         ):
             refused(pod.prepare(uri(pod), gates={"dataset": gates, **GATES}), reason, *words)
         secret = {"PENSTOCK_DATASET_CREDENTIALS": "reader"}
@@ -157,8 +162,6 @@ def _forgiving(mkdir: Any) -> Any:
 
 class TestSequential:
     """Containers that run one after the other, where a person's own come between ours."""
-
-    ASKED: dict[str, Any] = {"accuracy": {"image": "metric:1", "minimum": "0.9"}}  # noqa: RUF012
 
     def run(self, pod: Pod, values: dict[str, float] | None = None, **request: Any) -> list[int]:
         """The exit codes of fetch, inspect and publish, as far as they come."""
@@ -208,26 +211,38 @@ class TestSequential:
         pod.web.serve("/bad.onnx", GOOD[:-15])
         assert self.run(pod, uri=uri(pod, "bad.onnx")) == [0, 1]
         refused(self.told(pod), Reason.INVALID_MODEL)
-        pod.web.serve("/weights.h5", b"\x89HDF\r\n\x1a\n" + bytes(100))
-        pod.web.serve("/model.txt", b"tree\nversion=v4\nnum_class=1\n" + b"feature_names=a b\n" * 3)
-        codes = self.run(pod, uri=uri(pod, "model.txt"), format="LightGBM")
-        report = self.told(pod)
-        assert (codes, report.needs is not None or report.error is not None) == ([1], True)
-
-    def test_bytes_that_the_opener_changed_are_not_published(self, pod: Pod) -> None:
-        assert self.run(pod, {"metric": 0.97}, gates=self.gates(pod))[:2] == [0, 0]
-        kept = json.loads((pod.root / "keep/gathered.json").read_text())
-        assert kept["digest"] == f"sha256:{hashlib.sha256(GOOD).hexdigest()}"
+        pod.web.serve("/model.txt", LIGHTGBM)
+        assert self.run(pod, uri=uri(pod, "model.txt")) == [1]
+        needs = self.told(pod).needs
+        assert needs is not None
+        assert (needs.format, needs.opener, needs.size_bytes) == ("LightGBM", "Convert", len(LIGHTGBM))
 
 
 def test_resolve_asks_the_source_alone(pod: Pod) -> None:
-    (pod.root / "work").mkdir(parents=True)
-    asked = {"uri": uri(pod), "repository": f"{pod.store}/vision", "plainHttp": [pod.web.host], "maxBytes": 1}
-    seen = len(pod.web.authorizations("/digits.onnx"))
+    artifact = facts_of(pod.prepare(uri(pod))).artifact
+    shutil.rmtree(pod.root)
+    place = f"oci://{pod.store}/vision:sha256-{artifact.layer[7:39]}"
+    asked = {"uri": place, "repository": f"{pod.store}/vision", "plainHttp": [pod.store], "maxBytes": 1}
     code = pod.start("transfer", PENSTOCK_REQUEST=json.dumps(asked), PENSTOCK_MODE="resolve").wait(pod.patience)
     report = PreparationReport.decode((pod.root / "dev/termination-log").read_text())
-    assert (code, bool(report.resolved or report.error)) in ((0, True), (1, True))
-    assert len(pod.web.authorizations("/digits.onnx")) >= seen
+    assert (code, report.resolved, report.facts) == (0, artifact.manifest, None)
+
+
+def test_a_preparation_says_what_its_uri_meant_when_it_is_asked(pod: Pod) -> None:
+    artifact = facts_of(pod.prepare(uri(pod))).artifact
+    registry = Registry(pod.store, Web([pod.store]))
+    layer = {"mediaType": "application/octet-stream", "digest": f"sha256:{hashlib.sha256(GOOD).hexdigest()}"}
+    registry.upload("people", layer["digest"], len(GOOD), lambda: [GOOD])
+    registry.upload("people", EMPTY_DIGEST, 2, lambda: [b"{}"])
+    titled = {**layer, "size": len(GOOD), "annotations": {"org.opencontainers.image.title": "digits.onnx"}}
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": EMPTY_DIGEST, "size": 2}
+    manifest = json.dumps(
+        {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": [titled]}
+    ).encode()
+    registry.put_manifest("people", "v1", manifest, MANIFEST_TYPE)
+    report = pod.prepare(f"oci://{pod.store}/people:v1", resolve=True)
+    assert facts_of(report).artifact.layer == artifact.layer
+    assert report.resolved == digest_of(manifest)
 
 
 class TestMount:

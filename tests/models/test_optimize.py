@@ -19,7 +19,7 @@ from penstock.api.reasons import Reason
 from penstock_runtime.data import Dataset
 from penstock_runtime.failure import Failure
 from penstock_runtime.optimize import OptimizeAsked, Optimized, compare_with_source, optimize
-from penstock_runtime.optimize.running import open_timed
+from penstock_runtime.optimize.running import difference, open_timed
 
 ANY_SPEED = 0.001
 """Below every ratio: what is kept does not depend on the machine. `make bench-model-path` measures speed."""
@@ -63,26 +63,17 @@ def test_calibration_of_another_scale_is_found_before_it_ruins_the_model(cnn: Pa
         optimized(cnn, tmp_path / "refused", scaled, precision="INT8", dataset=HELD_OUT)
     assert caught.value.reason == Reason.DATA_INVALID
     unseen = optimized(cnn, tmp_path / "unseen", scaled, precision="INT8")
-    assert accuracy(unseen.model) < 0.5, "this is what the check is for"
+    apart = difference(open_timed(cnn), open_timed(unseen.model), HELD_OUT)
+    assert apart["relative"] > 0.5, "answers are far off and no tool has said a word"
     assert any("give spec.gates.dataset" in warning for warning in unseen.warnings)
 
 
 def test_what_a_model_answers_to_noise_decides_nothing(cnn: Path, tmp_path: Path) -> None:
     done = optimized(cnn, tmp_path / "out", CALIBRATION, precision="INT8", dataset=HELD_OUT)
-    noise = np.random.default_rng(1).standard_normal((256, 1, 8, 8)).astype(np.float32)
+    noise = np.random.default_rng(1).normal(0, 32, (256, 1, 8, 8)).astype(np.float32)
     assert np.mean(labels(cnn, noise) == labels(done.model, noise)) < 0.9
     assert done.precision == "INT8"
     assert done.report["candidates"][-1]["difference"]["top1"] == 1.0
-
-
-def test_nobody_tries_dynamic_int8_on_a_resnet(tmp_path: Path) -> None:
-    noise = np.random.default_rng(1).standard_normal((4, 3, 64, 64)).astype(np.float32)
-    torch.manual_seed(1)
-    model = networks.export_onnx(networks.ResNet18().eval(), noise[:2], tmp_path / "model.onnx")
-    for calibration in (Dataset({"image": noise}, None, 4), None):
-        done = optimized(model, tmp_path / f"out{calibration is None}", calibration, precision="Auto", seconds=0.01)
-        assert [row["name"] for row in done.report["candidates"]] == ["graph", "static-int8"]
-        assert "ConvInteger" not in {node.op_type for node in onnx.load(done.model).graph.node}
 
 
 def test_linear_layers_of_torch_s_exporter_are_quantized(tmp_path: Path) -> None:
@@ -100,16 +91,15 @@ def test_linear_layers_of_torch_s_exporter_are_quantized(tmp_path: Path) -> None
 
 
 def test_a_nearest_neighbour_model_that_gets_slower_is_reported(tmp_path: Path) -> None:
-    rows, known = DIGITS.train_images.reshape(-1, 64), DIGITS.train_labels
-    source = KNeighborsClassifier(5, algorithm="brute").fit(rows, known)
+    rows = np.random.default_rng(1).normal(size=(20_000, 3)).astype(np.float32)
+    source = KNeighborsClassifier(5, algorithm="kd_tree").fit(rows, (rows[:, 0] > 0).astype(np.int64))
     model = tmp_path / "model.onnx"
     converted = to_onnx(source, rows[:1], options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3})
     model.write_bytes(converted.SerializeToString())
     data = Dataset({"X": rows[:8]}, None, 8)
     report, warnings = compare_with_source(model, lambda feed: {"label": source.predict(feed["X"])}, data, 1.0)
-    assert report["onnx"]["runs"] > 0
-    assert bool(warnings) == (report["speedup"] < 0.9)
-    assert all("times slower" in warning for warning in warnings)
+    assert report["speedup"] < 0.5
+    assert "times slower" in warnings[0]
 
 
 _DIGESTS = """

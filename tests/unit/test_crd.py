@@ -15,8 +15,8 @@ from penstock.api.base import ApiModel, K8s, Rule, wire
 from penstock.api.crd import custom_resource_definition, custom_resource_definitions, root_schema, schema_of
 from penstock.api.kinds import CRD_NAMES, DEFINITIONS, schema_problem
 from penstock.api.lint import MAX_BYTES, lint_crd, lint_schema
-from penstock.api.resource import SCHEMA_ANNOTATION, SCHEMA_VERSION
 from penstock.api.model import ModelSpec
+from penstock.api.resource import SCHEMA_ANNOTATION, SCHEMA_VERSION
 from penstock.api.spec import ModelDeploymentSpec, PodSpec, ServerSpec
 from penstock.api.validation import BY_CEL
 from penstock.cli import main

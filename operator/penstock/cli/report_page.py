@@ -6,7 +6,17 @@ from penstock.api.report import Candidate, GateRow, Optimization, Report, Servin
 
 from .report_markup import Child, Markup, tag
 from .report_plots import Mark, accuracy_plot, candidate_plot, histogram_plot, throughput_plot
-from .report_words import bytes_text, conversion_speed, headline, milliseconds, number, plain, precision_name, times
+from .report_words import (
+    bytes_text,
+    candidates_of,
+    conversion_speed,
+    headline,
+    milliseconds,
+    number,
+    plain,
+    precision_name,
+    times,
+)
 
 __all__ = ["page"]
 
@@ -183,7 +193,7 @@ def _trials(serving: Serving) -> Markup:
 
 
 def _optimization(found: Optimization) -> Markup:
-    candidates: list[Candidate] = [*([found.baseline] if found.baseline else []), *found.candidates]
+    candidates = candidates_of(found)
     kept = next((item for item in candidates if item.kept), found.baseline)
     sentence = f"asked: {plain(found.asked.precision or 'None', 32)}; served: {plain(kept.name, 64) if kept else '-'}"
     rows = [

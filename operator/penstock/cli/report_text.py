@@ -6,9 +6,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from penstock.api.report import Candidate, Optimization, Report, Serving
+from penstock.api.report import Optimization, Report, Serving
 
-from .report_words import bytes_text, conversion_speed, headline, milliseconds, number, plain, precision_name, times
+from .report_words import (
+    bytes_text,
+    candidates_of,
+    conversion_speed,
+    headline,
+    milliseconds,
+    number,
+    plain,
+    precision_name,
+    times,
+)
 
 __all__ = ["picture"]
 
@@ -65,7 +75,7 @@ def _cell(value: str) -> Text:
 
 
 def _optimization(found: Optimization) -> Table:
-    candidates: list[Candidate] = [*([found.baseline] if found.baseline else []), *found.candidates]
+    candidates = candidates_of(found)
     rows = [
         (
             item.name,

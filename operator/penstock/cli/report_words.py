@@ -2,9 +2,19 @@
 
 import math
 
-from penstock.api.report import Candidate, GateRow, Report
+from penstock.api.report import Candidate, GateRow, Optimization, Report
 
-__all__ = ["bytes_text", "conversion_speed", "headline", "milliseconds", "number", "plain", "precision_name", "times"]
+__all__ = [
+    "bytes_text",
+    "candidates_of",
+    "conversion_speed",
+    "headline",
+    "milliseconds",
+    "number",
+    "plain",
+    "precision_name",
+    "times",
+]
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -59,6 +69,14 @@ def headline(report: Report) -> str:
     if not report.gates:
         return "Prepared; no gate was asked for"
     return f"Passed: {_names(report.gates)}"
+
+
+def candidates_of(found: Optimization) -> list[Candidate]:
+    """The baseline, whose speed is the measure of all, and then what was tried."""
+    base = found.baseline
+    if base and base.speedup is None and base.milliseconds is not None:
+        base = base.model_copy(update={"speedup": 1.0})
+    return [*([base] if base else []), *found.candidates]
 
 
 def conversion_speed(report: Report) -> str:

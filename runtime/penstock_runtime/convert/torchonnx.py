@@ -3,7 +3,8 @@
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,14 @@ _TRAINING = {
 """Position of the argument `training` by the name of an operator."""
 
 
-class quiet(warnings.catch_warnings[None]):  # noqa: N801 - read as a verb
+@contextmanager
+def quiet() -> Iterator[None]:
     """Without the warnings and log lines that exporters address to their own developers."""
-
-    def __init__(self) -> None:
-        super().__init__(record=False)
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in ("torch.onnx", "torch._export", "torch.export", "torch.fx", "onnxscript", "onnx_ir"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield
 
 
 def failed(what: str, error: Exception) -> Exception:
