@@ -17,7 +17,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from hack.cluster import record  # noqa: E402 - needs the path set above
+from tests.e2e.chart import NEEDED  # noqa: E402 - needs the path set above
+
+from hack.cluster import record  # noqa: E402
 from hack.cluster.progress import say, step  # noqa: E402
 from hack.cluster.settings import CHECKOUT, Settings  # noqa: E402
 
@@ -60,7 +62,7 @@ def _cluster() -> Iterator[None]:
     found = record.read(settings.record) is not None
     try:
         _run(sys.executable, "hack/cluster", "up")
-        _run(sys.executable, "hack/images")
+        _run(sys.executable, "hack/images", *NEEDED)
         yield
     finally:
         if not found and settings.directory.exists():

@@ -17,7 +17,7 @@ from . import onnxmodel
 from .failure import Failure
 from .finding import Asked, Finding, Progress, SourceTree
 from .formats.detect import detect
-from .routes import find_route, is_served_as_it_is
+from .routes import find_route, is_compared, is_served_as_it_is
 
 if TYPE_CHECKING:
     from .convert import Converted, Reference
@@ -154,17 +154,13 @@ def _reused(
     if source_format == "ONNX":
         return replace(made, baseline=order.root / onnxmodel.choose_file(tree, asked.format))
     reference = None
-    if _needs_reference(asked):
+    if is_compared(asked):
         ready()
         from .convert import load_reference  # noqa: PLC0415 - the image of opener Basic has none of it
 
         progress("loading the source for comparison")
         reference = load_reference(tree, asked, source_format, made.main, progress)
     return replace(made, baseline=made.main, reference=reference)
-
-
-def _needs_reference(asked: Asked) -> bool:
-    return "parity" in asked.gates or "maxDropPercent" in asked.gates.get("accuracy", {})
 
 
 def _made(order: Order, tree: SourceTree, asked: Asked, source_format: str, progress: Progress) -> Made:
@@ -193,7 +189,7 @@ def _served_reference(
     made: Made, tree: SourceTree, asked: Asked, source_format: str, progress: Progress
 ) -> "Reference | None":
     """The framework's own answers, under the names that are served, where this image has the framework."""
-    if not _needs_reference(asked) or source_format in ("ONNX", "TritonRepository"):
+    if not is_compared(asked) or source_format in ("ONNX", "TritonRepository"):
         return None
     from .convert import load_reference  # noqa: PLC0415 - one image has the frameworks
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from examples.demo.chart import image_values, registry_images
-from examples.demo.cluster import Cluster
+from examples.demo.cluster import IMAGES, Cluster
 from hack.cluster.settings import CHECKOUT, Settings
 
 from .cluster import SYSTEM, apply, find, run_hack
@@ -18,6 +18,8 @@ CHART = CHECKOUT / "helm" / "penstock"
 FILES = "e2e-files"
 FILES_HOST = f"files.{FILES}:8080"
 LARGEST_MODEL = 256 * 2**20
+NEEDED = () if os.environ.get("PENSTOCK_FULL") else ("pause", *IMAGES, "convert")
+"""Images that the tests need: all of them (no names) only where every format is served."""
 _UID = 65532
 
 
@@ -26,7 +28,7 @@ def chart_images(cluster: Cluster) -> dict[str, str]:
     if not cluster.local:
         version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
         return registry_images(version)
-    run_hack("hack/images")
+    run_hack("hack/images", *NEEDED)
     found: dict[str, str] = json.loads((CHECKOUT / "build" / "images.json").read_text())
     return found
 

@@ -28,7 +28,12 @@ from penstock_runtime.convert import Converted, convert  # noqa: E402 - torch ma
 from penstock_runtime.formats.detect import detect  # noqa: E402
 
 X = (Tensor("x", "FP32", (-1, 4)),)
-NET = b"import torch\n\n\ndef make():\n    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(), torch.nn.Linear(8, 3))\n"
+NET = b"""import torch
+
+
+def make():
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(), torch.nn.Linear(8, 3))
+"""
 
 
 def net() -> Any:
@@ -189,6 +194,46 @@ def test_a_slow_neighbour_is_converted_and_left_to_the_timing(tmp_path: Path) ->
     assert done.reference is not None
     labels = open_session(done.model).run(["label"], {"X": rows})[0]
     assert np.mean(labels == done.reference({"X": rows})["label"]) == 1
+
+
+COLUMNS = '[{"type": "double", "name": "age"}, {"type": "string", "name": "city"}]'
+MATRIX = '[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 4]}, "name": "rows"}]'
+
+
+def mlmodel(flavor: str, settings: str, signature: str) -> bytes:
+    return f"flavors:\n  {flavor}:\n    {settings}\nsignature:\n  inputs: '{signature}'\n".encode()
+
+
+def test_mlflow_gives_torch_modules_their_inputs(tmp_path: Path) -> None:
+    files = {"m/MLmodel": mlmodel("pytorch", "model_data: data", MATRIX), "m/data/model.pth": saved(net())}
+    assert refused(tmp_path, files).reason is Reason.CODE_NOT_TRUSTED
+    (tmp_path / "out").rmdir()
+    _, found = run(tmp_path, files, trust="Code")
+    assert found.inputs == (Tensor("rows", "FP32", (-1, 4)),)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_columns_of_a_signature_are_inputs_where_the_pipeline_picks_by_name(tmp_path: Path, *, by_name: bool) -> None:
+    pandas, skops = pytest.importorskip("pandas"), pytest.importorskip("skops.io")
+    compose, linear = pytest.importorskip("sklearn.compose"), pytest.importorskip("sklearn.linear_model")
+    encoders = pytest.importorskip("sklearn.preprocessing")
+    generator = np.random.default_rng(0)
+    table = pandas.DataFrame({"age": generator.random(40), "city": generator.choice(["a", "b"], 40)})
+    labels = (table["age"] > 0.5).astype(int)
+    columns = [("n", encoders.StandardScaler(), ["age"]), ("c", encoders.OneHotEncoder(), ["city"])]
+    pipeline = pytest.importorskip("sklearn.pipeline").make_pipeline(
+        compose.ColumnTransformer(columns), linear.LogisticRegression()
+    )
+    model = pipeline.fit(table, labels) if by_name else linear.LogisticRegression().fit(table[["age"]], labels)
+    settings = "pickled_model: model.skops"
+    files = {"MLmodel": mlmodel("sklearn", settings, COLUMNS), "model.skops": skops.dumps(model)}
+    done, found = run(tmp_path, files)
+    expected = ["age", "city"] if by_name else ["X"]
+    assert [item.name for item in found.inputs] == expected
+    assert done.reference is not None
+    if by_name:
+        rows = {"age": table[["age"]].to_numpy(), "city": table[["city"]].to_numpy().astype(object)}
+        assert np.array_equal(open_session(done.model).run(["label"], rows)[0], done.reference(rows)["label"])
 
 
 class Command:

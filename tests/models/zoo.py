@@ -5,6 +5,7 @@ and what other tools make of both. A SavedModel is trained where TensorFlow is (
 """
 
 import functools
+import warnings
 
 from .zoo_packaged import MAKERS as PACKAGED
 from .zoo_specimen import Specimen, dataset, npz
@@ -19,5 +20,7 @@ NAMES = tuple(_MAKERS)
 
 @functools.cache
 def specimen(name: str) -> Specimen:
-    """Trained once in a process."""
-    return _MAKERS[name]()
+    """Trained once in a process; what its framework warns of is no concern of the tests."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _MAKERS[name]()

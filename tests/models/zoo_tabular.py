@@ -60,7 +60,7 @@ def _light() -> Any:
 
 def _specimen(format_: str, name: str, data: bytes, answers: tuple[Array, ...], **more: Any) -> Specimen:
     rows = {"rows": table().held_out, "labels": table().held_out_labels}
-    return Specimen(format_, {name: data}, answers=answers, **{"input": "input", **rows, **more})
+    return Specimen(format_, {name: data}, answers=answers, **{"input": "X", **rows, **more})
 
 
 def _classified(model: Any) -> tuple[Array, ...]:

@@ -148,6 +148,11 @@ def test_tensors_of_trees_are_not_the_users_to_name(tmp_path: Path) -> None:
         )
 
 
+def test_a_classifier_of_trees_may_answer_with_the_class_alone(tmp_path: Path) -> None:
+    content, classes = json.dumps(xgboost_model("multi:softprob", 3)).encode(), (Tensor("output__0", "FP32", (-1, 1)),)
+    assert served(tmp_path, {"m": content}, "XGBoost", outputs=classes).outputs == classes
+
+
 def test_a_plan_is_what_its_user_says(tmp_path: Path) -> None:
     tensors = {"inputs": (Tensor("x", "FP32", (-1, 4)),), "outputs": (Tensor("y", "FP32", (-1, 2)),)}
     plan = {"m.plan": b"ftrt" + bytes(4096)}

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from penstock_runtime.finding import Asked, Progress, SourceTree
+from penstock_runtime.finding import Asked, Progress, SourceTree, Tensor
 from penstock_runtime.formats.detect import Detected
 
 __all__ = ["Array", "Arrays", "Case", "Converted", "Opened", "Reference"]
@@ -31,6 +31,8 @@ class Case:
     """Of a file inside of `path`, which is an archive then."""
     code: tuple[Path, ...] = ()
     """Folders and archives with Python code of the content's own; the root of the tree and the file's folder always."""
+    signature: tuple[Tensor, ...] = ()
+    """Inputs as the package around the model describes them: columns of a table may be taken as one matrix."""
 
     @property
     def path(self) -> Path:

@@ -148,6 +148,7 @@ def _inputs(case: Case, model: Any) -> tuple[Tensor, ...]:
             raise Failure(Reason.INVALID_SPEC, message)
     if _picks_by_name(model):
         names = [str(name) for name in getattr(model, "feature_names_in_", ())]
+        asked = asked or case.signature
         if asked and {tensor.name for tensor in asked} >= set(names):
             return asked
         message = (

@@ -16,7 +16,7 @@ from penstock_runtime.failure import Failure, shorten
 from penstock_runtime.onnxmodel import check_versions
 from penstock_runtime.runtimes import CEILINGS, TARGET
 
-__all__ = ["IR_VERSION", "OPSET", "OPSETS", "finish", "rename_axes"]
+__all__ = ["OPSET", "OPSETS", "finish"]
 
 OPSET, IR_VERSION = 20, 10
 OPSETS = {"": OPSET, "ai.onnx.ml": 3}
@@ -49,9 +49,8 @@ def _strip(model: Any) -> None:
     """Remove words, stack traces and paths wherever ONNX has room for them."""
     for message in _with_words(model):
         message.ClearField("doc_string")
-        for field in ("metadata_props",):
-            if field in message.DESCRIPTOR.fields_by_name:
-                message.ClearField(field)
+        if "metadata_props" in message.DESCRIPTOR.fields_by_name:
+            message.ClearField("metadata_props")
     model.domain, model.model_version = "", 0
     model.graph.name = "model"
 

@@ -8,7 +8,7 @@ from typing import Any
 from penstock.api.reasons import Reason
 from penstock_runtime.content import safe_path
 from penstock_runtime.failure import Failure
-from penstock_runtime.finding import Asked, SourceTree, Tensor
+from penstock_runtime.finding import SourceTree, Tensor
 from penstock_runtime.formats.detect import Detected, look, mlflow_flavor
 from penstock_runtime.formats.mlmodel import Column, read_mlmodel
 from penstock_runtime.onnxmodel import external_files, open_session, parse_model
@@ -44,11 +44,13 @@ def open_mlflow(case: Case) -> Opened:
     inner = _below(case.tree, (home / safe_path(place)).as_posix())
     asked = dataclasses.replace(case.asked, format=_FORMATS.get(flavor, "Auto"))
     found = look(inner, asked)
-    asked = _with_signature(case, asked, found)
+    signature = _signature(case, found)
+    if signature and not asked.inputs and found.format != "SKLearn":
+        asked = dataclasses.replace(asked, inputs=signature)
     if found.format == "ONNX":
         return _open_onnx(case, found.path or next(iter(inner.sizes)))
     code = (case.tree.root / home / "code", case.tree.root / home)
-    return dispatch.open_case(Case(inner, asked, found, case.progress, code=code))
+    return dispatch.open_case(Case(inner, asked, found, case.progress, code=code, signature=signature))
 
 
 def _below(tree: SourceTree, place: str) -> SourceTree:
@@ -61,15 +63,11 @@ def _below(tree: SourceTree, place: str) -> SourceTree:
     return SourceTree(tree.root, sizes)
 
 
-def _with_signature(case: Case, asked: Asked, found: Detected) -> Asked:
-    """Inputs of the signature, where the user wrote none and the family asks for them."""
-    columns = read_mlmodel(case.path).inputs
-    if asked.inputs or not columns or found.format in ("XGBoost", "LightGBM", "Keras", "SavedModel", "TorchExport"):
-        return asked
-    if found.format == "SKLearn" and any(column.shape is not None for column in columns):
-        return asked
-    inputs = tuple(_tensor(column) for column in columns)
-    return dataclasses.replace(asked, inputs=inputs)
+def _signature(case: Case, found: Detected) -> tuple[Tensor, ...]:
+    """Inputs of the signature, for families that cannot tell their own."""
+    if found.format in ("XGBoost", "LightGBM", "Keras", "SavedModel", "TorchExport", "ONNX"):
+        return ()
+    return tuple(_tensor(column) for column in read_mlmodel(case.path).inputs)
 
 
 def _tensor(column: Column) -> Tensor:

@@ -53,6 +53,9 @@ def inspect_forest(tree: SourceTree, asked: Asked, found: Detected) -> Finding:
     inputs = (Tensor(_INPUT, "FP32", (-1, trees.features)),)
     outputs = (Tensor(_OUTPUT, "FP32", (-1, trees.outputs)),)
     _check(asked.inputs, inputs, "inputs")
+    classes = (Tensor(_OUTPUT, "FP32", (-1, 1)),)
+    if trees.classes and asked.outputs == classes:
+        outputs = classes
     _check(asked.outputs, outputs, "outputs")
     forest = {"modelType": trees.model_type, "classes": trees.classes}
     return Finding(found.format, {trees.file: found.path}, (), inputs, outputs, batching=True, forest=forest)

@@ -10,12 +10,7 @@ from .detect import Detected, look
 from .forests import inspect_forest
 from .openvino import inspect_openvino
 
-__all__ = ["NEVER_CONVERTED", "SERVED", "inspect_served"]
-
-SERVED = ("OpenVINO", "TensorRT", "Treelite")
-"""Always served as they are."""
-NEVER_CONVERTED = ("TorchScript", "XGBoost", "LightGBM")
-"""Served as they are with spec.model.convert: Never."""
+__all__ = ["inspect_served"]
 
 
 def inspect_served(tree: SourceTree, asked: Asked, format_: str, progress: Progress) -> Finding:
