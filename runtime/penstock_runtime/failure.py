@@ -1,6 +1,7 @@
 """Failure: why a program of this package stops, as one reason of the closed set and one sentence for the user."""
 
 import errno
+import re
 from collections.abc import Iterator
 
 from penstock.api.reasons import Reason
@@ -11,6 +12,8 @@ _LONGEST = 1400
 _ALLOCATION_WORDS = ("bad allocation", "bad_alloc", "failed to allocate memory", "cannot allocate memory")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = {"no space left on device": errno.ENOSPC, "file too large": errno.EFBIG}
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""What torch's own sentences carry for terminals."""
 
 
 class Failure(Exception):
@@ -24,7 +27,8 @@ class Failure(Exception):
 
 def shorten(message: str, longest: int = _LONGEST) -> str:
     """One line of printable text, at most `longest` characters; its middle gives way, both ends inform."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    plain = _COLOUR.sub("", message)
+    line = " ".join("".join(c if c.isprintable() else " " for c in plain).split())
     if len(line) <= longest:
         return line
     half = (longest - 5) // 2

@@ -155,7 +155,7 @@ TRUSTED = {"trust": "Code", "format": "SKLearn"}
 BROKEN = ("InvalidModel", "ConversionFailed")
 HOSTILE: Mapping[str, Hostile] = {
     "a command in a pickle": Hostile(pickled(COMMAND), ("CodeNotTrusted",), "trust: Code"),
-    "a command in a .pt2": Hostile(poisoned_export, BROKEN, "", {"format": "TorchExport"}),
+    "a command in a .pt2": Hostile(poisoned_export, ("CodeNotTrusted",), "was not run", {"format": "TorchExport"}),
     "a command in a trusted pickle": Hostile(pickled(ASKED_FOR), BROKEN, "", TRUSTED),
     "a connection from a trusted pickle": Hostile(pickled(SOCKET), BROKEN, "", TRUSTED),
     "hangs when it is loaded": Hostile(pickled(FOR_EVER), ("PreparationTimeout",), "hangs", TRUSTED, "75s"),

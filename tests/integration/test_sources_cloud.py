@@ -234,24 +234,24 @@ class TestKeylessS3:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
         client = s3_client({"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_ENDPOINT_URL": url})
-        client.create_bucket(Bucket="models")
+        client.create_bucket(Bucket="keyless")
         for name, data in FILES.items():
-            client.put_object(Bucket="models", Key=name, Body=data)
+            client.put_object(Bucket="keyless", Key=name, Body=data)
         yield url
         server.stop()
 
     def test_by_connection_alone(self, moto: str, tmp_path: Path) -> None:
         secret = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
-        check_store("s3://models", Context(quick_web(), secret, connection=Connection(moto, "eu-west-1")), tmp_path)
+        check_store("s3://keyless", Context(quick_web(), secret, connection=Connection(moto, "eu-west-1")), tmp_path)
 
-    @pytest.mark.parametrize("uri", ["s3://models/moving.onnx", "s3://models/moving"])
+    @pytest.mark.parametrize("uri", ["s3://keyless/moving.onnx", "s3://keyless/moving"])
     def test_resolve(self, moto: str, uri: str) -> None:
         secret = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_ENDPOINT_URL": moto}
         client = s3_client(secret)
 
         def put(data: bytes) -> None:
             for name in ("moving.onnx", "moving/x"):
-                client.put_object(Bucket="models", Key=name, Body=data)
+                client.put_object(Bucket="keyless", Key=name, Body=data)
 
         put(b"1")
         check_resolve(uri, Context(quick_web(), secret), lambda: put(b"2"))
@@ -264,9 +264,9 @@ class TestKeylessS3:
             "AWS_ENDPOINT_URL_STS": moto, "AWS_REGION": "eu-west-1",
         }  # fmt: skip
         context = Context(quick_web(), connection=Connection(moto), environment=environment)
-        assert files_of(fetched("s3://models/digits.onnx", context, tmp_path))
+        assert files_of(fetched("s3://keyless/digits.onnx", context, tmp_path))
         (tmp_path / "token").unlink()
-        assert refused("s3://models/digits.onnx", context, tmp_path / "x").reason is Reason.SOURCE_DENIED
+        assert refused("s3://keyless/digits.onnx", context, tmp_path / "x").reason is Reason.SOURCE_DENIED
 
     def test_a_credentials_agent(self, moto: str, tmp_path: Path) -> None:
         (tmp_path / "token").write_text("agent's")
@@ -278,22 +278,22 @@ class TestKeylessS3:
                 "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(tmp_path / "token"),
             }
             context = Context(quick_web(), connection=Connection(moto), environment=environment)
-            assert files_of(fetched("s3://models/digits.onnx", context, tmp_path))
+            assert files_of(fetched("s3://keyless/digits.onnx", context, tmp_path))
             assert web.authorizations("/v1/credentials") == ["agent's"]
             web.seen.clear()
             secret = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
             both = Context(quick_web(), secret, connection=Connection(moto), environment=environment)
-            assert files_of(fetched("s3://models/digits.onnx", both, tmp_path / "both"))
+            assert files_of(fetched("s3://keyless/digits.onnx", both, tmp_path / "both"))
             assert not web.seen, "a Secret wins"
 
     @pytest.mark.parametrize("uri", ["http://169.254.169.254/latest/meta-data/iam", "http://10.0.0.1/x"])
     def test_the_nodes_own_identity_is_never_asked_for(self, uri: str, tmp_path: Path) -> None:
         context = Context(quick_web(), environment={"AWS_CONTAINER_CREDENTIALS_FULL_URI": uri})
-        assert refused("s3://models/x", context, tmp_path).reason is Reason.SOURCE_DENIED
+        assert refused("s3://keyless/x", context, tmp_path).reason is Reason.SOURCE_DENIED
 
     def test_an_endpoint_that_is_the_nodes(self, tmp_path: Path) -> None:
         failure = refused(
-            "s3://models/x", Context(quick_web(), connection=Connection("http://169.254.169.254")), tmp_path
+            "s3://keyless/x", Context(quick_web(), connection=Connection("http://169.254.169.254")), tmp_path
         )
         assert (failure.reason, "node's own services" in failure.message) == (Reason.SOURCE_DENIED, True)
 

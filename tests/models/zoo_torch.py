@@ -39,9 +39,9 @@ def make():
 def _held_out() -> dict[str, Any]:
     """Rows, labels, and what the network in this process answers."""
     digits = digits_images()
-    images = np.ascontiguousarray(digits.held_out_images)
+    images, network = np.ascontiguousarray(digits.held_out_images), digits_cnn()
     with torch.inference_mode():
-        answers = digits_cnn()(torch.from_numpy(images)).numpy()
+        answers = network(torch.from_numpy(images)).numpy()
     return {"rows": images, "answers": (answers,), "labels": digits.held_out_labels, "input": "image"}
 
 
