@@ -17,7 +17,7 @@ __all__ = ["HOSTILE", "Hostile"]
 COMMAND = "import os; said = os.system('sleep 900')"
 """Were it run, the preparation would end by its timeout, not with this refusal."""
 ASKED_FOR = f"{COMMAND}; raise RuntimeError(f'the command was answered {{said}}')"
-SOCKET = "import socket; socket.create_connection(('kubernetes.default.svc', 443), 5)"
+SOCKET = "import socket; socket.create_connection(('1.1.1.1', 443), 5)"
 FOR_EVER = "while True: pass"
 MEMORY = "held = []\nwhile True: held.append(bytearray(1 << 24))"
 DISK = """
@@ -154,7 +154,7 @@ TRUSTED = {"trust": "Code", "format": "SKLearn"}
 """The user trusts the author: the code runs, and what it can do is all the more what the sandbox lets it."""
 BROKEN = ("InvalidModel", "ConversionFailed")
 HOSTILE: Mapping[str, Hostile] = {
-    "a command in a pickle": Hostile(pickled(COMMAND), ("CodeNotTrusted",), "trust: Code"),
+    "a command in a pickle": Hostile(pickled(COMMAND), ("CodeNotTrusted",), "trust: Code", {"format": "SKLearn"}),
     "a command in a .pt2": Hostile(poisoned_export, ("CodeNotTrusted",), "was not run", {"format": "TorchExport"}),
     "a command in a trusted pickle": Hostile(pickled(ASKED_FOR), BROKEN, "", TRUSTED),
     "a connection from a trusted pickle": Hostile(pickled(SOCKET), BROKEN, "", TRUSTED),

@@ -25,9 +25,6 @@ _MOST_ROWS = 16
 class Rows:
     """The file of results: one list for each kind of row, a row replaced when it is measured again."""
 
-    def __init__(self) -> None:
-        self._found: dict[str, list[dict[str, Any]]] = json.loads(FILE.read_text()) if FILE.exists() else {}
-
     @contextmanager
     def row(self, kind: str, key: str, name: str) -> Iterator[dict[str, Any]]:
         """A row to fill in, with the seconds it took; written whatever happens, `passed` if nothing was raised."""
@@ -44,10 +41,10 @@ class Rows:
             self._write(kind, key, row)
 
     def _write(self, kind: str, key: str, row: dict[str, Any]) -> None:
-        others = [other for other in self._found.get(kind, []) if other[key] != row[key]]
-        self._found[kind] = [*others, row]
+        found: dict[str, list[dict[str, Any]]] = json.loads(FILE.read_text()) if FILE.exists() else {}
+        found[kind] = [*(other for other in found.get(kind, []) if other[key] != row[key]), row]
         FILE.parent.mkdir(parents=True, exist_ok=True)
-        FILE.write_text(json.dumps(self._found, indent=1) + "\n")
+        FILE.write_text(json.dumps(found, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
