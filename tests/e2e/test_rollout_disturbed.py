@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(300)
 OPERATORS = "app.kubernetes.io/name=penstock,app.kubernetes.io/component=operator"
 SUPERVISION = 12
 PATIENT = {**LONG_CANARY, "supervision": {"timeout": "60s"}}
-IN_FLIGHT = 30
+IN_FLIGHT = 60
 """Requests on their way through a process that is killed at once; nobody can save those."""
 
 
