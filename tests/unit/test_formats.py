@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.api.model import SourceFormat
+from penstock.api.openers import OPENERS
 from penstock.api.reasons import Reason
 from penstock_runtime.failure import Failure
 from penstock_runtime.finding import Asked, SourceTree
 from penstock_runtime.formats.detect import detect, look, opener_of
-from penstock_runtime.formats.openers import OPENER
 from penstock_runtime.formats.pickles import imports_of, only_tensors
 from penstock_runtime.formats.sniff import sniff
 
@@ -119,7 +119,7 @@ def test_a_file_is_told_by_its_content_under_every_name(tmp_path: Path, kind: st
 
 
 def test_every_format_has_an_opener() -> None:
-    assert set(OPENER) == set(get_args(SourceFormat)) - {"Auto"}
+    assert set(OPENERS) == set(get_args(SourceFormat))
 
 
 @pytest.mark.parametrize("kind", PICKLES)

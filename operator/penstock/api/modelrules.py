@@ -3,6 +3,7 @@
 from typing import Any
 
 from .base import Rule
+from .rules import between
 from .units import duration_seconds
 
 __all__ = [
@@ -30,19 +31,11 @@ Json = dict[str, Any]
 _WEIGHTS = ("SafeTensors", "StateDict")
 
 
-def _between(low: str, high: str, message: str) -> Rule:
-    return Rule(
-        f"double(string(self)) >= {low} && double(string(self)) <= {high}",
-        lambda value: float(low) <= float(value) <= float(high),
-        message,
-    )
-
-
-SHARE_RANGE = _between("0.0", "1.0", 'write a share of the rows from 0 to 1, like "0.99"')
-PRUNE_RANGE = _between("0.01", "0.95", 'write a share of the weights from 0.01 to 0.95, like "0.3"')
-SPEEDUP_RANGE = _between("1.0", "100.0", 'write how many times faster, from 1 to 100, like "1.2"')
-DROP_RANGE = _between("0.0", "100.0", 'write points from 0 to 100, like "0.5"')
-THROUGHPUT_RANGE = _between("0.001", "999999.0", "write rows per second from 0.001 to 999999")
+SHARE_RANGE = between("0.0", "1.0", 'write a share of the rows from 0 to 1, like "0.99"')
+PRUNE_RANGE = between("0.01", "0.95", 'write a share of the weights from 0.01 to 0.95, like "0.3"')
+SPEEDUP_RANGE = between("1.0", "100.0", 'write how many times faster, from 1 to 100, like "1.2"')
+DROP_RANGE = between("0.0", "100.0", 'write points from 0 to 100, like "0.5"')
+THROUGHPUT_RANGE = between("0.001", "999999.0", "write rows per second from 0.001 to 999999")
 LATENCY_RANGE = Rule(
     "duration(self) >= duration('1ms') && duration(self) <= duration('10m')",
     lambda text: 0.001 <= duration_seconds(text) <= 600,

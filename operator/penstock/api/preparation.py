@@ -6,7 +6,6 @@ at most, compressed when it has to be, and validated by this same code on both s
 
 import base64
 import zlib
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -14,43 +13,19 @@ from pydantic import Field, ValidationError
 from .base import ApiModel
 from .facts import Digest, GateResult, ModelFacts, Tensor
 from .model import ConnectionSpec, SourceFormat
+from .openers import Opener
 from .proving import GatesSpec, OptimizeSpec
 from .reasons import Reason
 
 __all__ = [
-    "OPENERS",
     "REPORT_LIMIT",
     "REQUEST_VARIABLE",
     "Needs",
-    "Opener",
     "PreparationError",
     "PreparationReport",
     "PreparationRequest",
     "needs_server",
 ]
-
-Opener = Literal["Basic", "Convert", "TensorFlow"]
-"""Images that open models: with onnxruntime alone; with torch and the tabular libraries; with TensorFlow."""
-OPENERS: Mapping[SourceFormat, Opener] = {
-    "Auto": "Basic",
-    "ONNX": "Basic",
-    "TritonRepository": "Basic",
-    "OpenVINO": "Basic",
-    "TensorRT": "Basic",
-    "TorchExport": "Convert",
-    "TorchScript": "Convert",
-    "SafeTensors": "Convert",
-    "StateDict": "Convert",
-    "Keras": "Convert",
-    "SKLearn": "Convert",
-    "XGBoost": "Convert",
-    "LightGBM": "Convert",
-    "Treelite": "Convert",
-    "MLflow": "Convert",
-    "TorchServe": "Convert",
-    "SavedModel": "TensorFlow",
-}
-"""Which image is tried first; content that turns out to need another one is answered with `needs`."""
 
 REQUEST_VARIABLE = "PENSTOCK_REQUEST"
 REPORT_LIMIT = 4096

@@ -29,6 +29,7 @@ __all__ = [
     "URI_WITHOUT_PARENTS",
     "VERBATIM_SERVER",
     "VERBATIM_TENSORS",
+    "between",
     "matches",
 ]
 
@@ -47,6 +48,15 @@ _OWN_LABELS = "^(penstock\\.dev/.*|app\\.kubernetes\\.io/(name|component|managed
 def matches(pattern: str, text: str) -> bool:
     """As CEL's `matches`: found anywhere, `$` is the end of the text and not of a line."""
     return re.search(pattern.replace("$", r"\Z"), text, re.ASCII) is not None
+
+
+def between(low: str, high: str, message: str) -> Rule:
+    """A number within both ends."""
+    return Rule(
+        f"double(string(self)) >= {low} && double(string(self)) <= {high}",
+        lambda value: float(low) <= float(value) <= float(high),
+        message,
+    )
 
 
 def _literal(pattern: str) -> str:

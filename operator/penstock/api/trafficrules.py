@@ -3,7 +3,7 @@
 from typing import Any
 
 from .base import Rule
-from .rules import DEPLOYMENT_NAME, matches
+from .rules import DEPLOYMENT_NAME, between, matches
 from .units import duration_seconds, quantity_value
 
 __all__ = [
@@ -37,15 +37,6 @@ __all__ = [
 Json = dict[str, Any]
 
 
-def _between(low: str, high: str, message: str) -> Rule:
-    """A number within both ends."""
-    return Rule(
-        f"double(string(self)) >= {low} && double(string(self)) <= {high}",
-        lambda value: float(low) <= float(value) <= float(high),
-        message,
-    )
-
-
 def _lasting(shortest: str, longest: str, message: str) -> Rule:
     """A duration within both ends."""
     return Rule(
@@ -60,11 +51,11 @@ WEIGHT_RANGE = Rule(
     lambda value: 0.1 <= float(value) <= 100 and matches("^[0-9]+([.][0-9])?$", str(value)),
     'weights are percents from 0.1 to 100 in steps of 0.1; write it like 10 or "0.5"',
 )
-TOLERANCE_RANGE = _between("1.0", "100.0", "a tolerance is a multiple of stable's value from 1 to 100")
-PERCENT_RANGE = _between("0.01", "100.0", "write a percentage from 0.01 to 100")
-QUANTILE_RANGE = _between("50.0", "99.9", "write a percentile from 50 to 99.9")
-PROBABILITY_RANGE = _between("0.0001", "0.5", "write a probability from 0.0001 to 0.5")
-CONFIDENCE_RANGE = _between("0.5", "0.9999", "write a probability from 0.5 to 0.9999")
+TOLERANCE_RANGE = between("1.0", "100.0", "a tolerance is a multiple of stable's value from 1 to 100")
+PERCENT_RANGE = between("0.01", "100.0", "write a percentage from 0.01 to 100")
+QUANTILE_RANGE = between("50.0", "99.9", "write a percentile from 50 to 99.9")
+PROBABILITY_RANGE = between("0.0001", "0.5", "write a probability from 0.0001 to 0.5")
+CONFIDENCE_RANGE = between("0.5", "0.9999", "write a probability from 0.5 to 0.9999")
 HOLD_RANGE = _lasting("1s", "24h", "counters are read each second; write a time from 1s to 24h")
 DEADLINE_RANGE = _lasting("10s", "24h", "write a time from 10s to 24h")
 SUPERVISION_RANGE = _lasting("10s", "1h", "the operator renews four times within it; write a time from 10s to 1h")

@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from penstock.api.facts import GateResult, ModelFacts
 from penstock.api.model import SourceFormat
-from penstock.api.preparation import OPENERS, Needs
+from penstock.api.openers import OPENERS
+from penstock.api.preparation import Needs
 from penstock.api.reasons import RETRYABLE, Reason
 from penstock.api.spec import PrepareSpec
 from penstock.api.status import PreparationStatus

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from penstock.api.preparation import OPENERS
+from penstock.api.openers import OPENERS
 from penstock.api.proving import OptimizeSpec
 from penstock.api.reasons import Reason
 from penstock.api.spec import PrepareSpec

@@ -12,7 +12,8 @@ from typing import Any
 from penstock.api.base import wire
 from penstock.api.facts import ModelFacts
 from penstock.api.model import ModelSpec, SourceFormat
-from penstock.api.preparation import Opener, needs_server
+from penstock.api.openers import Opener
+from penstock.api.preparation import needs_server
 from penstock.api.proving import OptimizeSpec
 from penstock.api.resource import Metadata, ModelDeployment
 from penstock.api.spec import EnvVar, ModelDeploymentSpec

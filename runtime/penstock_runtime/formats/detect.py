@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from penstock.api.openers import OPENERS
 from penstock.api.reasons import Reason
 from penstock_runtime.failure import Failure, shorten
 from penstock_runtime.finding import Asked, SourceTree
 
 from .mlmodel import read_mlmodel
-from .openers import OPENER
 from .sighting import Sighting
 from .sniff import sniff
 
@@ -53,7 +53,7 @@ def opener_of(tree: SourceTree, found: Detected) -> str:
     """The image that opens it: Basic, Convert or TensorFlow."""
     if found.format == "MLflow" and mlflow_flavor(tree, found.path)[0] == "tensorflow":
         return "TensorFlow"
-    return OPENER[found.format]
+    return OPENERS[found.format]
 
 
 def mlflow_flavor(tree: SourceTree, path: str) -> tuple[str, Mapping[str, str]]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from penstock.api.base import wire
 from penstock.api.model import ConnectionSpec, ModelSpec, SecretName, SourceFormat
-from penstock.api.preparation import Opener, PreparationRequest, needs_server
+from penstock.api.openers import Opener
+from penstock.api.preparation import PreparationRequest, needs_server
 from penstock.api.proving import DataSpec, GatesSpec, OptimizeSpec
 from penstock.api.resource import Metadata
 from penstock.api.spec import EnvVar, PrepareSpec, ServerSpec
