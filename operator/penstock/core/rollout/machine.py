@@ -99,10 +99,13 @@ class Situation:
         return bool(self.live and self.live.serves(asked) and self.fleet and self.fleet.attests(self.generation))
 
     def counts(self, as_of: int) -> bool:
-        """Whether counters of the last seconds are there; a blind operator raises nothing and renews nothing."""
+        """Whether counters of the last seconds are there; a blind operator raises nothing and renews nothing.
+
+        A second that is still to come proves no more than an old one: a clock was set back, and nothing newer counts.
+        """
         rows = self.fleet.rows if self.fleet else ()
         newest = max(as_of, rows[-1].second if rows else 0)
-        return self.watched and self.now.timestamp() - newest <= _PATIENCE_FOR_COUNTERS
+        return self.watched and abs(self.now.timestamp() - newest) <= _PATIENCE_FOR_COUNTERS
 
     @property
     def lost(self) -> bool:
@@ -127,6 +130,7 @@ class Wait:
 
 _FOLLOWING = "waiting for the routers to follow"
 _BLIND = Wait("no counters from every router pod", Reason.NO_EVIDENCE)
+_HELD = Wait("spec.rollout.paused holds it here", Reason.PAUSED)
 
 
 @dataclass(frozen=True)
@@ -210,11 +214,18 @@ def decide(situation: Situation) -> Decision:
         return _decision(look, look.here, wait=hindrance)
     following = _following(look)
     if following is None:
-        return _decision(look, look.here, outcome=Outcome("Promoted", *_merit(look)))
+        return _last_move(look)
     hindrance = _entering(look, following)
     if hindrance:
         return _decision(look, look.here, wait=hindrance, pods=look.pods(following))
     return _decision(look, following)
+
+
+def _last_move(look: _Look) -> Decision:
+    """The end of the way; behind a Service that is the moment in which the candidate gets its requests."""
+    if look.commands.paused and look.situation.stable and not look.situation.routed:
+        return _decision(look, look.here, wait=_HELD)
+    return _decision(look, look.here, outcome=Outcome("Promoted", *_merit(look)))
 
 
 def _look(s: Situation) -> _Look:
@@ -232,17 +243,21 @@ def _look(s: Situation) -> _Look:
 
 
 def _ending(look: _Look) -> Outcome | None:
-    """What takes the candidate back: a person, the evidence, or that nobody has ever asked it anything."""
+    """What takes the candidate back: a person, the evidence, or that nobody has ever asked it anything.
+
+    One that is warmed again carries its evidence along, and gets nothing more when that is against it.
+    """
     s, judgement = look.situation, look.judgement
     if look.commands.abort:
         return Outcome("Aborted", Reason.ABORTED, f"spec.rollout.abort names {s.candidate}")
     if s.size == 0 and s.exists and (s.stable or not s.routed):
         return Outcome("Promoted", Reason.SKIPPED if s.stable else Reason.REVISION_PROMOTED)
-    if look.here.stage not in TRAFFIC or not s.enforced or not s.refuge:
+    if look.here.stage not in (*TRAFFIC, "Warming") or not s.enforced or not s.refuge:
         return None
     if judgement and judgement.verdict == "Fail":
         return Outcome("RolledBack", Reason(judgement.reason), judgement.message)
-    if _is_late(look) and s.analysis.on_no_traffic == "Rollback" and not look.progress.requests:
+    untouched = s.analysis.on_no_traffic == "Rollback" and not look.progress.requests and _is_late(look)
+    if untouched and look.here.stage in TRAFFIC and s.counts(look.progress.as_of):
         sentence = f"no request has reached it within {s.analysis.deadline}, and onNoTraffic is Rollback"
         return Outcome("RolledBack", Reason.NO_TRAFFIC, sentence)
     return None
@@ -392,7 +407,7 @@ def _entering(look: _Look, place: Position) -> Wait | None:
     if place.stage not in TRAFFIC or s.stable is None:
         return None
     if look.commands.paused:
-        return Wait("spec.rollout.paused holds it here", Reason.PAUSED)
+        return _HELD
     needed = look.pods(place)
     if s.ready < needed:
         return Wait(f"waiting for {needed} replicas, {s.ready} ready")
@@ -420,7 +435,7 @@ def _decision(
         progress = look.before
     paused = look.commands.paused and place.stage in TRAFFIC[:2] and outcome is None
     if paused and (wait is None or wait.reason is Reason.ROLLOUT_IN_PROGRESS):
-        wait = Wait("spec.rollout.paused holds it here", Reason.PAUSED)
+        wait = _HELD
     if moved and wait is None and outcome is None and s.routed and place.stage in ("Warming", "Promoting") and not lost:
         wait = Wait(_FOLLOWING)
     return Decision(

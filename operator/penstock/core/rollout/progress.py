@@ -6,6 +6,7 @@ together or not at all: a second is never counted twice and never lost, however 
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -118,11 +119,20 @@ def judge_progress(progress: Progress) -> Judgement | None:
 
 def _read(analysis: AnalysisStatus) -> tuple[Rules, Evidence]:
     """Rules and sums; those that another release wrote in its own form begin again, as if nothing had been seen."""
-    rules = Rules(**json.loads(analysis.rules))
+    rules = _read_rules(analysis.rules)
     try:
         return rules, Evidence.from_text(analysis.sums)
     except ValueError:
         return rules, begin(rules)
+
+
+def _read_rules(text: str) -> Rules:
+    """What was pinned; what another release says in words of its own is as the API has it by default."""
+    told, usual = {}, asdict(Rules())
+    with suppress(ValueError):
+        told = json.loads(text)
+    known = told if isinstance(told, dict) else {}
+    return Rules(**{name: known[name] if type(known.get(name)) is type(usual[name]) else usual[name] for name in usual})
 
 
 def _judged(progress: Progress, evidence: Evidence, rules: Rules) -> Progress:
