@@ -4,11 +4,14 @@ Unpacking takes regular files and folders only. Links, devices, absolute paths a
 while they are written and never believed, and a ratio bounds what a small archive may grow to.
 """
 
+import errno
 import gzip
+import lzma
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +29,11 @@ _RATIO_FREE = 64 << 20
 """Bytes that any archive may grow to, however small it is."""
 _LONGEST_READ = 16 << 20
 """What one header may make the reader hold in memory."""
+_BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ArithmeticError,
+    LookupError, ValueError,
+)  # fmt: skip
+"""What Python's readers raise about broken bytes; bz2 and offsets that lead nowhere are an OSError, see `_reading`."""
 _EXECUTABLE_NAMES = ("triton_python_backend_stub",)
 
 
@@ -40,11 +48,19 @@ def unpack(path: Path, root: Path, budget: Budget, below: str = "") -> list[Stor
     opener = {b"PK\x03\x04": _zip_members, b"PK\x05\x06": _zip_members}
     with path.open("rb") as file:
         magic = file.read(4)
+    members = opener.get(magic, _tar_members)(path, gzipped=magic[:2] == b"\x1f\x8b")
+    return [store(bomb.count(chunks), root, _join(below, name), budget) for name, chunks in members]
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn what a reader says of a broken archive into a Failure; an error of the disk stays one."""
     try:
-        members = opener.get(magic, _tar_members)(path, gzipped=magic[:2] == b"\x1f\x8b")
-        return [store(bomb.count(chunks), root, _join(below, name), budget) for name, chunks in members]
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, gzip.BadGzipFile, NotImplementedError) as error:
-        message = f"{path.name} is not a whole tar, tar.gz or zip archive: {error or type(error).__name__}"
+        yield
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        message = f"{name} is not a whole tar, tar.gz or zip archive: {str(error) or type(error).__name__}"
         raise Failure(Reason.INVALID_MODEL, message) from error
 
 
@@ -91,7 +107,7 @@ Members = Iterator[tuple[str, Iterator[bytes]]]
 
 
 def _tar_members(path: Path, *, gzipped: bool) -> Members:
-    with gzip.open(path, "rb") if gzipped else path.open("rb") as file:
+    with _reading(path.name), gzip.open(path, "rb") if gzipped else path.open("rb") as file:
         guarded: Any = _Guarded(file)
         with tarfile.open(fileobj=guarded, mode="r:") as archive:
             for member in archive:
@@ -99,14 +115,14 @@ def _tar_members(path: Path, *, gzipped: bool) -> Members:
                 if member.isreg():
                     content = archive.extractfile(member)
                     assert content is not None
-                    yield name, _pieces(content, member.size)
+                    yield name, _pieces(content, member.size, path.name)
                 elif not member.isdir():
                     raise _refused(member.name, "a link or a device")
 
 
 def _zip_members(path: Path, *, gzipped: bool) -> Members:
     del gzipped
-    with zipfile.ZipFile(path) as archive:
+    with _reading(path.name), zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = _member_name(member.filename, folder=member.is_dir())
             kind = (member.external_attr >> 16) & 0o170000
@@ -116,7 +132,7 @@ def _zip_members(path: Path, *, gzipped: bool) -> Members:
                 raise _refused(member.filename, "a link or a device")
             if not member.is_dir():
                 with archive.open(member) as content:
-                    yield name, _pieces(content, member.file_size)
+                    yield name, _pieces(content, member.file_size, path.name)
 
 
 def _member_name(name: str, *, folder: bool) -> str:
@@ -131,13 +147,14 @@ def _refused(name: str, what: str) -> Failure:
     return Failure(Reason.INVALID_MODEL, message)
 
 
-def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
+def _pieces(file: IO[bytes], size: int, archive: str) -> Iterator[bytes]:
     seen = 0
-    while chunk := file.read(min(CHUNK, max(1, size - seen))):
-        seen += len(chunk)
-        yield chunk
-    if seen != size:
-        raise EOFError(f"a member has {seen} of its {size} bytes")
+    with _reading(archive):
+        while chunk := file.read(min(CHUNK, max(1, size - seen))):
+            seen += len(chunk)
+            yield chunk
+        if seen != size:
+            raise EOFError(f"a member has {seen} of its {size} bytes")
 
 
 @dataclass(frozen=True)

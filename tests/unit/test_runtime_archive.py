@@ -2,12 +2,14 @@
 
 import io
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.api.reasons import Reason
@@ -154,3 +156,46 @@ def test_stub_is_executable_and_folders_are_folders() -> None:
     data = b"".join(layer_chunks([LayerEntry("e/1"), LayerEntry(stub.path, stub)], lambda _: ()))
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         assert [(m.name, m.isdir(), m.mode) for m in archive] == [("e/1", True, 0o755), (stub.path, False, 0o755)]
+
+
+def packed(kind: int) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w", kind) as archive:
+        archive.writestr("m/model.onnx", b"hello" * 200)
+        archive.writestr("é.txt", b"x" * 50)
+    return raw.getvalue()
+
+
+def sparse() -> bytes:
+    raw, body = io.BytesIO(), b"1\n0\n5\n".ljust(512, b"\0") + b"hello"
+    info = tarfile.TarInfo("GNUSparseFile.0/s")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "2000"}
+    info.size = len(body)
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info, io.BytesIO(body))
+    return raw.getvalue()
+
+
+KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+WHOLE = (*map(packed, KINDS), *GOOD[:2], sparse())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(WHOLE), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6))
+def test_whatever_is_broken_in_an_archive_is_the_archive_s_own_failure(whole, changes) -> None:
+    """Anything else would count as a defect of ours, and be tried again for ever."""
+    data = bytearray(whole)
+    for place, value in changes:
+        data[place % len(data)] = value
+    with tempfile.TemporaryDirectory() as folder, suppress(Failure):
+        unpacked(bytes(data), Path(folder))
+
+
+@pytest.mark.parametrize("kind", KINDS[2:], ids=["bzip2", "lzma"])
+def test_a_member_that_cannot_be_unpacked_is_told(kind: int, tmp_path: Path) -> None:
+    data = bytearray(packed(kind))
+    at = data.index(b"model.onnx") + len("model.onnx")
+    data[at + 4 : at + 24] = bytes(range(20))
+    with pytest.raises(Failure) as caught:
+        unpacked(bytes(data), tmp_path)
+    assert caught.value.reason is Reason.INVALID_MODEL
