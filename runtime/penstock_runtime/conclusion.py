@@ -25,7 +25,7 @@ from .meeting import METRIC, METRIC_SOURCE
 from .mounts import Places
 from .publish import publish
 from .registry import Registry
-from .reporting import fit_report, gate_results, gate_rows, refusal
+from .reporting import check_all_judged, fit_report, gate_results, gate_rows, refusal
 from .reuse import Reused, conversion_key, result_tag
 
 __all__ = ["Conclusion", "Measure"]
@@ -76,14 +76,13 @@ class Conclusion:
         """What may be published: all gates passed; raises Failure with the first that did not."""
         self._hear(answer, "inspect")
         accepted = accept(answer, self.request, self.gathered, self.reused, self.places.work)
-        if self.request.server is None and not self._has_metric:
-            return accepted
         if self.request.server is not None:
             measured = measure(accepted.to_marker())
             self._hear(measured, "measure")
             accepted = _tuned(accepted, measured)
         if self._has_metric:
             self._hear({"gates": self._judge_metric()}, "metric")
+        check_all_judged(self.request.gates, self._told[0].rows)
         return accepted
 
     def _hear(self, answer: Mapping[str, Any], who: str) -> None:

@@ -97,8 +97,8 @@ def provenance_of(
         "request": _without_secrets(request.model_dump(mode="json", by_alias=True, exclude_none=True)),
         "resolved": gathered.resolved,
         "digests": {name: digest for name, digest in digests.items() if digest},
-        "machine": opened.get("machine", {}),
-        "tools": opened.get("tools", {}),
+        "machine": _finite(opened.get("machine", {})),
+        "tools": _finite(opened.get("tools", {})),
         "facts": facts.model_dump(mode="json", by_alias=True, exclude_none=True) if facts else None,
     }
 

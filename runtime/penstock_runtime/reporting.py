@@ -10,15 +10,20 @@ from pydantic import ValidationError
 
 from penstock.api.facts import GateResult
 from penstock.api.preparation import PreparationError, PreparationReport
+from penstock.api.proving import GatesSpec
 from penstock.api.reasons import Reason
 from penstock.api.report import GateRow
 
 from .failure import Failure, shorten
 
-__all__ = ["fit_report", "gate_results", "gate_rows", "refusal"]
+__all__ = ["check_all_judged", "fit_report", "gate_results", "gate_rows", "refusal"]
 
 _MOST_RESULTS = 16
 _LONGEST_ASKED, _LONGEST_MEASURED = 64, 160
+_SHORT_MESSAGE = 300
+"""Characters of an error that fit whatever they are."""
+_JUDGED = ("parity", "accuracy", "size", "latency", "throughput", "memory")
+"""Gates that have a row, or several called `<gate>.<what>`, once they are judged."""
 
 
 def gate_rows(answer: Mapping[str, Any], who: str) -> tuple[GateRow, ...]:
@@ -27,6 +32,15 @@ def gate_rows(answer: Mapping[str, Any], who: str) -> tuple[GateRow, ...]:
         return tuple(GateRow.model_validate(row) for row in answer.get("gates") or ())
     except (ValidationError, TypeError) as error:
         raise Failure(Reason.PREPARATION_FAILED, f"the gates that {who} answered are malformed: {error}") from error
+
+
+def check_all_judged(gates: GatesSpec | None, rows: Sequence[GateRow]) -> None:
+    """Raise Failure for a gate that was asked for and that no row is about: silence is no pass."""
+    judged = {row.name.partition(".")[0] for row in rows}
+    missing = [name for name in _JUDGED if getattr(gates, name, None) is not None and name not in judged]
+    if missing:
+        message = f"spec.gates asks for {', '.join(missing)}, and nothing was measured; look at the Job's logs"
+        raise Failure(Reason.PREPARATION_FAILED, message)
 
 
 def refusal(rows: Sequence[GateRow]) -> PreparationError | None:
@@ -40,6 +54,10 @@ def refusal(rows: Sequence[GateRow]) -> PreparationError | None:
 
 def gate_results(rows: Sequence[GateRow]) -> tuple[GateResult, ...]:
     """What status shows; where there are too many, those that failed come before those that passed."""
+    names = [row.name for row in rows]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise Failure(Reason.PREPARATION_FAILED, f"gate {twice} was answered twice, and one answer is expected")
     kept = sorted(range(len(rows)), key=lambda at: (rows[at].passed, at))[:_MOST_RESULTS]
     return tuple(_result(rows[at]) for at in sorted(kept))
 
@@ -64,7 +82,7 @@ def fit_report(report: PreparationReport) -> PreparationReport:
             continue
         return candidate
     facts = report.facts
-    assert facts is not None, "an error is bounded"
+    assert facts is not None, "a short error fits"
     message = (
         f"the model has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs or {len(facts.models)} models; "
         "their names do not fit the 4 KiB a preparation can report; shorten the names"
@@ -82,4 +100,8 @@ def _smaller(report: PreparationReport) -> Iterator[PreparationReport]:
         yield report.model_copy(update={"gates": gates})
     failed = tuple(gate for gate in report.gates if not gate.passed)
     yield report.model_copy(update={"gates": failed[:4]})
-    yield report.model_copy(update={"gates": ()})
+    report = report.model_copy(update={"gates": ()})
+    yield report
+    if report.error is not None:
+        message = shorten(report.error.message, _SHORT_MESSAGE)
+        yield report.model_copy(update={"error": report.error.model_copy(update={"message": message})})

@@ -34,6 +34,7 @@ from .meeting import (
 )
 from .mounts import Places, termination_log
 from .registry import Registry, RegistryAuth, parse_reference
+from .reporting import fit_report
 from .reuse import Reused, conversion_key, find_result
 from .web import Web
 
@@ -67,7 +68,7 @@ def main() -> int:
 
 
 def _failed(reason: Reason, message: str) -> PreparationReport:
-    return PreparationReport(error=PreparationError(reason=reason, message=message))
+    return fit_report(PreparationReport(error=PreparationError(reason=reason, message=message)))
 
 
 class Transfer:

@@ -7,10 +7,11 @@ import pytest
 
 from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
 from penstock.api.preparation import REPORT_LIMIT, PreparationError, PreparationReport
+from penstock.api.proving import GatesSpec
 from penstock.api.reasons import Reason
 from penstock.api.report import GateRow
 from penstock_runtime.failure import Failure
-from penstock_runtime.reporting import fit_report, gate_results, gate_rows, refusal
+from penstock_runtime.reporting import check_all_judged, fit_report, gate_results, gate_rows, refusal
 
 RANDOM = random.Random(7)
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -108,3 +109,53 @@ def test_resolved_stands_alone_or_beside_one_of_the_others() -> None:
     for text in ("{}", '{"gates": []}'):
         with pytest.raises(ValueError, match="holds one of"):
             PreparationReport.decode(text)
+
+
+def test_an_error_of_any_letters_fits() -> None:
+    letters = "".join(chr(0x4E00 + RANDOM.randrange(20_000)) for _ in range(1400))
+    report = PreparationReport(
+        error=PreparationError(reason=Reason.INVALID_MODEL, message=letters), resolved=noise(256)
+    )
+    fitted = fit_report(report)
+    assert PreparationReport.decode(fitted.encode()) == fitted
+    assert fitted.error is not None
+    assert fitted.error.reason is Reason.INVALID_MODEL
+    assert fitted.error.message.startswith(letters[:100])
+
+
+def test_a_gate_that_is_answered_twice_is_an_error_and_never_reaches_status() -> None:
+    """Status lists them by name: the API server would refuse all of it, with whatever else it had to say."""
+    with pytest.raises(Failure, match="gate size was answered twice"):
+        gate_results([GateRow(name="size", passed=True), GateRow(name="size", passed=True)])
+    result = '{"name":"size","passed":true}'
+    with pytest.raises(ValueError, match="two results of one gate"):
+        PreparationReport.decode(f'{{"resolved":"x","gates":[{result},{result}]}}')
+
+
+ASKED = GatesSpec.model_validate(
+    {
+        "dataset": {"uri": "s3://m/d.npz"},
+        "parity": {},
+        "accuracy": {"metric": "Top1", "minimum": "0.9"},
+        "size": {"max": "1Mi"},
+        "latency": {"p95": "20ms"},
+    }
+)
+
+
+def test_a_gate_that_nobody_judged_is_an_error() -> None:
+    names = ["parity.top1", "accuracy", "size", "latency.p95"]
+    check_all_judged(ASKED, [GateRow(name=name, passed=True) for name in names])
+    check_all_judged(None, [])
+    for left in names:
+        rows = [GateRow(name=name, passed=True) for name in names if name != left]
+        with pytest.raises(Failure, match=left.partition(".")[0]):
+            check_all_judged(ASKED, rows)
+    with pytest.raises(Failure, match="parity, accuracy, size, latency"):
+        check_all_judged(ASKED, [GateRow(name="served.parity", passed=True)])
+
+
+@pytest.mark.parametrize("size", ["-1", "1e400", "NaN", "1e30", "9223372036854775808", "1" + "0" * 400])
+def test_numbers_that_status_could_not_hold_are_no_report(size: str) -> None:
+    with pytest.raises(ValueError, match="not a preparation report"):
+        PreparationReport.decode('{"needs": {"format": "Keras", "opener": "Convert", "sizeBytes": ' + size + "}}")

@@ -33,6 +33,8 @@ ModelFormat = Literal[
 """What can be served; every other format is converted to ONNX."""
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=128)]
+Count = Annotated[int, Field(ge=0, le=2**62)]
+"""What the API server stores as an int64, and what Triton reads as one."""
 TensorName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -41,7 +43,7 @@ class Tensor(ApiModel):
 
     name: TensorName
     data_type: DataType
-    dims: tuple[int, ...]
+    dims: tuple[Annotated[int, Field(ge=-1, le=2**62)], ...]
 
 
 class ArtifactRef(ApiModel):
@@ -53,7 +55,7 @@ class ArtifactRef(ApiModel):
     repository: str
     manifest: Digest
     layer: Digest
-    size_bytes: int
+    size_bytes: Count
 
 
 class RepositoryModel(ApiModel):
@@ -79,7 +81,7 @@ class MountRef(ApiModel):
 
     claim: SafeName
     path: Annotated[str, Field(max_length=1024)] = ""
-    size_bytes: int = 0
+    size_bytes: Count = 0
     """Of the files that are served."""
 
 
@@ -110,8 +112,8 @@ class ModelFacts(ApiModel):
     outputs: tuple[Tensor, ...] = ()
     batching: bool = False
     """True when the first dimension of every tensor is a batch, proven: batch 1, 2 and k gave the same rows."""
-    opset: int | None = None
-    ir_version: int | None = None
+    opset: Count | None = None
+    ir_version: Count | None = None
     source_format: SafeName | None = None
     """What the source was, where it was converted."""
     derived: bool = False

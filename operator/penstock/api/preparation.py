@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from .base import ApiModel
-from .facts import Digest, GateResult, ModelFacts, Tensor
+from .facts import Count, Digest, GateResult, ModelFacts, Tensor
 from .model import ConnectionSpec, SourceFormat
 from .openers import Opener
 from .proving import GatesSpec, OptimizeSpec
@@ -77,7 +77,7 @@ class Needs(ApiModel):
 
     format: SourceFormat
     opener: Opener
-    size_bytes: int = 0
+    size_bytes: Count = 0
     """Of the source: what the next pod must have room for."""
 
 
@@ -119,6 +119,8 @@ class PreparationReport(ApiModel):
         said = sum(part is not None for part in (report.facts, report.error, report.needs))
         if said > 1 or (said == 0 and report.resolved is None):
             raise ValueError("a preparation report holds one of facts, error and needs, or resolved alone")
+        if len({gate.name for gate in report.gates}) < len(report.gates):
+            raise ValueError("a preparation report holds two results of one gate")
         return report
 
 
