@@ -307,3 +307,18 @@ def test_objects_of_a_fleet_are_found_by_their_label() -> None:
     cache.drop(router_pod("p1", router="own", version=3))
     assert [key.name for key in cache.fleet(("ns", "own"))] == ["p2"]
     assert key_of(router_pod("p2")) in cache.fleet(("ns", "own"))
+
+
+async def test_a_clock_that_is_set_back_stops_no_reading_and_makes_nothing_fresh() -> None:
+    behind = 0.0
+    start = asyncio.get_running_loop().time()
+    clock = lambda: NOW - behind + asyncio.get_running_loop().time() - start  # noqa: E731
+    async with watching("p1", clock=clock) as running:
+        running.watch.follow(KEY, interest())
+        await running.rounds()
+        behind = 3600.0
+        assert running.watch.view(KEY) is None
+        await running.rounds(2)
+        view = running.watch.view(KEY)
+        assert view is not None
+        assert [pod.answered for pod in view.pods] == [True]

@@ -46,6 +46,8 @@ def test_no_models_is_an_answer_too() -> None:
 
 
 BAD: dict[str, bytes] = {
+    "a generation that status cannot hold": answer(split(generation=2**53 + 1)),
+    "a count beyond all requests": answer(split(rows=[[998, 0, {"digits-a": [10**300, 0, 0, 0, []]}]])),
     "no json": b"<html>",
     "no object": b"[]",
     "no now": b'{"splits": {}}',

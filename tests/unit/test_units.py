@@ -42,6 +42,8 @@ def test_what_is_no_duration_is_refused_with_an_example(text):
         ("0", 0, "0"),
         ("1500k", 1_500_000, "1500k"),
         ("2000", 2000, "2k"),
+        ("1.1n", Fraction(11, 10**10), "2n"),
+        ("0.0000000001", Fraction(1, 10**10), "1n"),
     ],
 )
 def test_quantities(text, value, canonical):

@@ -7,6 +7,7 @@ must not be two revisions.
 import re
 from decimal import Decimal
 from fractions import Fraction
+from math import ceil
 
 __all__ = [
     "NUMBER_PATTERN",
@@ -28,6 +29,7 @@ _SUFFIXES = {
     "k": Fraction(10**3), "M": Fraction(10**6), "G": Fraction(10**9), "T": Fraction(10**12), "P": Fraction(10**15),
     "Ki": Fraction(2**10), "Mi": Fraction(2**20), "Gi": Fraction(2**30), "Ti": Fraction(2**40), "Pi": Fraction(2**50),
 }  # fmt: skip
+_FINEST = 10**9
 _QUANTITY = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(n|u|m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(n|u|m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 
@@ -64,15 +66,16 @@ def quantity_value(text: str | int) -> Fraction:
 
 
 def canonical_quantity(text: str | int) -> str:
-    """The spelling the API server itself would choose among equal ones: `1024Mi` becomes `1Gi`; raises ValueError."""
-    value = quantity_value(text)
+    """The spelling the API server itself would choose among equal ones: `1024Mi` becomes `1Gi`; raises ValueError.
+
+    What is finer than a billionth is rounded up to one, as Kubernetes does.
+    """
+    value = Fraction(ceil(quantity_value(text) * _FINEST), _FINEST)
     binary = str(text).endswith("i")
     order = ("Pi", "Ti", "Gi", "Mi", "Ki") if binary else ("P", "T", "G", "M", "k")
-    for suffix in (*order, "", "m", "u", "n"):
-        scaled = value / _SUFFIXES[suffix]
-        if scaled.denominator == 1 and (scaled >= 1 or value == 0):
-            return f"{scaled.numerator}{suffix}" if value else "0"
-    raise ValueError(f"{text!r} is finer than a billionth; write it like 500m, 2 or 1Gi")
+    scaled = ((suffix, value / _SUFFIXES[suffix]) for suffix in (*order, "", "m", "u", "n"))
+    suffix, number = next(found for found in scaled if found[1].denominator == 1)
+    return f"{number}{suffix}" if value else "0"
 
 
 NUMBER_PATTERN = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"

@@ -107,7 +107,7 @@ class FleetWatch:
     def view(self, key: DeploymentKey) -> FleetView | None:
         """The fleet as it answered for this model; None without a round in the last 5 s."""
         model = self._models.get(key)
-        if model is None or model.answered is None or self._clock() - model.answered > _FRESH_SECONDS:
+        if model is None or model.answered is None or not self._is_fresh(model.answered):
             return None
         pods = {pod["metadata"]["uid"]: pod for pod in self._ready((key[0], model.interest.router))}
         return FleetView(
@@ -138,6 +138,10 @@ class FleetWatch:
         known.use(used)
         return known
 
+    def _is_fresh(self, moment: float) -> bool:
+        """Of the last seconds; a moment still to come is none of them: the clock was set back since."""
+        return abs(self._clock() - moment) <= _FRESH_SECONDS
+
     def _keys(self, fleet: RouterKey) -> Iterator[DeploymentKey]:
         namespace, router = fleet
         return (
@@ -154,7 +158,7 @@ class FleetWatch:
         when, split = told
         return RouterPodView(
             name,
-            answered=self._clock() - when <= _FRESH_SECONDS,
+            answered=self._is_fresh(when),
             generation=split.generation,
             expired=split.expired,
             warm=split.warm,
@@ -177,7 +181,7 @@ class FleetWatch:
     def _due(self, model: _Model) -> float:
         """When this model's next round begins."""
         pace = self._pace
-        if model.asked is None:
+        if model.asked is None or model.asked > self._clock() + _FRESH_SECONDS:
             return 0.0
         if model.interest.mode == "fast":
             return model.asked + pace.fast

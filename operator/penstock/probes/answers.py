@@ -18,6 +18,8 @@ __all__ = ["PodAnswer", "PodRow", "PodSplit", "RouteState", "parse_answer"]
 _MOST_ROWS = 4000
 _MOST_BUCKETS = 64
 _MOST_REVISIONS = 16
+_LARGEST = 2**53
+"""Sums of such numbers stay exact where evidence is counted, and fit where status keeps them."""
 _SKEW_SECONDS = 5
 """How far a clock may be set back without an answer being refused."""
 _MIXED = -1
@@ -142,8 +144,8 @@ def _list(value: Any, most: int) -> list[Any]:
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"expected a whole number from 0, saw {value!r}")
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+        raise ValueError(f"expected a whole number from 0 to {_LARGEST}, saw {str(value)[:40]}")
     return value
 
 
