@@ -1,6 +1,7 @@
 """`penstock render`: what the operator would make of a manifest, without a cluster."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
-from penstock.api.resource import Metadata, ModelDeployment
+from penstock.api.resource import KIND, Metadata, ModelDeployment
 from penstock.api.router import FIRST_PORT, RouterSpec
 from penstock.api.status import PreparationStatus
 from penstock.core.jobimages import served_format
@@ -24,6 +25,8 @@ from penstock.core.routing import DEFAULT_ROUTER, look_at_traffic, whole_route
 from penstock.core.settings import Settings
 from penstock.core.standing import Standing
 from penstock.core.target import find_target
+
+from .validate import read_documents
 
 __all__ = ["render"]
 
@@ -149,10 +152,13 @@ _Dumper.add_representer(str, _text)
 
 
 def _read(stream: Any) -> ModelDeployment:
+    """The one ModelDeployment of a file; what else it holds, such as its namespace, is passed over."""
+    documents = [item for item in read_documents(stream) if isinstance(item, Mapping) and item.get("kind") == KIND]
+    if len(documents) != 1:
+        raise click.ClickException(f"{stream.name} holds {len(documents)} ModelDeployments, one is expected")
     try:
-        manifest = yaml.safe_load(stream)
-        found = ModelDeployment.parse(manifest)
-    except (yaml.YAMLError, ValidationError) as error:
+        found = ModelDeployment.parse(documents[0])
+    except ValidationError as error:
         raise click.ClickException(f"{stream.name} is not a ModelDeployment: {error}") from error
     metadata = found.metadata.model_copy(update={"uid": found.metadata.uid or "00000000-0000-0000-0000-000000000000"})
     return found.model_copy(update={"metadata": Metadata.model_validate(metadata.model_dump())})
@@ -167,7 +173,8 @@ def _facts(deployment: ModelDeployment, stream: Any, registry: str) -> ModelFact
     model = deployment.spec.model
     if not (model.inputs and model.outputs):
         raise click.ClickException(
-            "inputs and outputs of the model are not known offline; write spec.model.inputs and outputs or give --facts"
+            "inputs and outputs of the model are not known offline; write spec.model.inputs and outputs, give --facts,"
+            " or look at --preparation, which needs neither"
         )
     artifact = ArtifactRef(
         repository=f"{registry}/{deployment.metadata.namespace}", manifest=_UNKNOWN, layer=_UNKNOWN, size_bytes=0
