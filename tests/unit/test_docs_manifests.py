@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from penstock.api.crd import root_schema
+from penstock.api.crd import custom_resource_definition, root_schema
 from penstock.api.facts import RepositoryModel
 from penstock.api.resource import ModelDeployment
 from penstock.api.rollout import AnalysisSpec, ErrorsSpec, LatencySpec, RolloutSpec, SupervisionSpec
@@ -88,6 +88,14 @@ def test_every_field_that_the_docs_name_exists(path):
         node = node.get("items", node)
         assert part in node["properties"], f"{path}: there is no {part}"
         node = node["properties"][part]
+
+
+def test_the_readme_prints_the_columns_that_kubectl_prints():
+    header = re.search(r"^NAME .*PHASE.*$", PAGES["README.md"], re.MULTILINE)
+    columns = custom_resource_definition()["spec"]["versions"][0]["additionalPrinterColumns"]
+    shown = [column["name"].upper() for column in columns if not column.get("priority")]
+    assert header is not None
+    assert header[0].split() == ["NAME", *shown]
 
 
 CHART = r"`((?:global|operator|images|metrics|crds|registry|router)\.[A-Za-z.]+)\b"

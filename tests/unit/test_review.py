@@ -439,3 +439,20 @@ def test_a_reason_that_a_newer_release_wrote_stops_nothing():
     world.deployment["status"]["preparation"]["reason"] = "FromTheFuture"
     world.reconcile()
     assert world.condition("Stalled")["reason"] == "PreparationFailed"
+
+
+@pytest.mark.parametrize("spec", [{}, {"replicas": "many"}], ids=["alone", "beside a spec that cannot be read"])
+async def test_a_status_that_a_newer_release_wrote_is_told_and_left_alone(spec):
+    loop, told = Loop(), []
+    loop.credentials.record = lambda raw, reason, message, *, warning: told.append((reason, message))
+    loop.reconciler._events = loop.credentials
+    live = loop.api.stored[ObjectKey("ModelDeployment", "vision", "digits")]
+    changed = {**live, "spec": {**live["spec"], **spec}, "status": {"phase": "FromTheFuture"}}
+    loop.watch(loop.api.store(changed, "md-uid-1"))
+    assert await loop.reconcile() is None
+    assert loop.api.log == []
+    assert loop.api.stored[ObjectKey("ModelDeployment", "vision", "digits")]["status"] == {"phase": "FromTheFuture"}
+    ((reason, message),) = told
+    assert reason == "InvalidSpec"
+    assert "status.phase" in message
+    assert "upgrade the operator" in message

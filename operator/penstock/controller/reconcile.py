@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from penstock.api.base import wire
+from penstock.api.reasons import Reason
 from penstock.api.resource import KIND, Metadata, ModelDeployment
 from penstock.api.router import FIRST_PORT, ROUTER_KIND, SPLIT_KIND
 from penstock.api.status import ModelDeploymentStatus
@@ -193,9 +194,14 @@ class Reconciler:
         return True
 
     async def _refuse(self, raw: Mapping[str, Any], error: ValidationError) -> None:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        sentence = f"{path}: {first['msg']}; this operator cannot read the spec; correct it, or upgrade the operator"
+        """Say why nothing is done; a status of a newer release is memory that is not written over."""
+        first = min(error.errors(), key=lambda item: item["loc"][0] != "status")
+        seen = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        if first["loc"][0] == "status":
+            sentence = f"{seen}; a newer release wrote this status, which is left as it is; upgrade the operator"
+            self._events.record(raw, Reason.INVALID_SPEC.value, sentence, warning=True)
+            return
+        sentence = f"{seen}; this operator cannot read the spec; correct it, or upgrade the operator"
         before = ModelDeployment.parse({**raw, "spec": {"model": {"uri": "oci://unread"}}})
         status = describe_invalid(before.status, before.metadata.generation, sentence, self._clock())
         await self._write_status(raw, status)
