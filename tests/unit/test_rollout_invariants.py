@@ -18,14 +18,30 @@ from penstock.core.names import ObjectKey
 from penstock.core.rollout.course import find_course
 
 from .test_rollout_properties import COMMANDS, ROLLOUTS, act, order
-from .world import V1, V2, V3, Crash, World, manifest
+from .world import DIRECT, V1, V2, V3, Crash, World, manifest
 
 DISTURBANCES = ("mend", "bad", "deaf", "cut", "blind", "cold", "stale", "silent", "sleepy")
 """Those after which somebody is always there to answer; what breaks pods is in `test_rollout_properties`."""
 CLOCK = {"back": -3600, "a bit back": -15, "later": 15, "next day": 86400}
 OFTEN = (V2, V2, "step", "many", "many")
 RARE = (
-    *(V1, V3, "steps", "crash", "end step", "edit", "forget", 1, 2, 3),
+    *(
+        V1,
+        V3,
+        "steps",
+        "crash",
+        "end step",
+        "edit",
+        "forget",
+        "leave",
+        "return",
+        "Observe",
+        "Enforce",
+        "ahead",
+        1,
+        2,
+        3,
+    ),
     *(*CLOCK, *ROLLOUTS, *DISTURBANCES, *COMMANDS),
 )
 ACTIONS = st.sets(st.sampled_from(RARE), min_size=2, max_size=6).flatmap(
@@ -125,6 +141,12 @@ def do(world: Watched, action: str | int) -> None:
         case "end step":
             name = f"{candidate['revision']}/{candidate.get('step', 0)}" if candidate else None
             world.edit(rollout={**(world.deployment["spec"].get("rollout") or {}), "promote": name})
+        case "Observe" | "Enforce":
+            world.edit(rollout={**(world.deployment["spec"].get("rollout") or {}), "analysis": {"mode": action}})
+        case "leave" | "return":
+            world.edit(traffic=DIRECT if action == "leave" else {})
+        case "ahead" if "analysis" in candidate:
+            candidate["analysis"]["asOf"] += 3600
         case "many":
             world.run(12)
         case "stale" | "silent":

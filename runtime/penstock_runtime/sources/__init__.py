@@ -110,7 +110,10 @@ def read_connection(spec: ConnectionSpec | None, folder: Path, field: str) -> Co
 
 def open_source(uri: str, context: Context) -> Source:
     """The source behind a URI; raises Failure."""
-    scheme = urlsplit(uri).scheme
+    try:
+        scheme = urlsplit(uri).scheme
+    except ValueError as error:
+        raise Failure(Reason.INVALID_SPEC, f"{uri!r} names no host that could be asked: {error}") from error
     if scheme not in _MODULES:
         known = ", ".join("models:/" if name == "models" else f"{name}://" for name in sorted(_MODULES))
         raise Failure(Reason.INVALID_SPEC, f"{uri!r} has no known scheme; write one of {known}")
