@@ -93,6 +93,8 @@ def _objects(observed: Observed, record: RevisionRecord) -> list[dict[str, Any]]
         candidate=None,
         candidate_since=None,
         candidate_replicas=0,
+        stable_replicas=observed.deployment.spec.replicas,
+        released=(),
         draining=(),
         failure=None,
         failed=None,

@@ -151,6 +151,7 @@ def _attention(
 ) -> Literal["", "slow", "fast"]:
     """Closely while the routers have not followed, as long as that can be a matter of moments."""
     asked = standing.decision.observe if standing.decision and standing.candidate else ""
+    asked = "slow" if standing.returning else asked
     synced = next((c for c in observed.deployment.status.conditions or () if c.type == "TrafficSynced"), None)
     late = synced is not None and synced.status == "False" and _age(synced.last_transition_time, now) > _PATIENCE
     if rendering.generation in (0, status.attested_generation) and not rendering.adopting:

@@ -75,6 +75,7 @@ def serving_of(record: RevisionRecord, owner: ModelDeployment) -> Serving:
         shm_bytes=repository.shm_bytes,
         request_timeout=request_timeout(owner),
         placement=owner.spec.pod,
+        surges=owner.spec.rollout is None or owner.spec.rollout.capacity != "Replace",
     )
 
 
@@ -95,9 +96,12 @@ def render(observed: Observed, standing: Standing, now: datetime) -> Rendering:
     fixed = spec.autoscaling is None
     manifests: list[dict[str, Any]] = []
     if standing.stable:
-        manifests += revision_objects(owner, standing.stable, spec.replicas if fixed else None)
+        manifests += revision_objects(owner, standing.stable, standing.stable_replicas if fixed else None)
     if standing.candidate:
         manifests += revision_objects(owner, standing.candidate, standing.candidate_replicas if fixed else None)
+    for name in standing.released:
+        if name in observed.records:
+            manifests += revision_objects(owner, observed.records[name], 0)
     target = service_target(observed, traffic, standing.serving)
     manifests.append(client_service(owner.metadata, target))
     if standing.candidate and standing.stable and _has_preview(spec.rollout):
@@ -189,7 +193,8 @@ def _split_change(observed: Observed, standing: Standing, wanted: TrafficSplitSp
     before, route = standing.traffic.split, standing.route
     told = observed.deployment.status.stable
     home = told.revision if told else None
-    fenced = not route.only(home)
+    leaves = before is not None and bool(_read(before).taken.get(home or "")) and not route.taken
+    fenced = leaves or not route.only(home)
     lost = standing.decision is not None and standing.decision.lost
     return SplitChange(
         manifest=manifest,

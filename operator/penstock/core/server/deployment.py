@@ -42,17 +42,20 @@ class Serving:
     request_timeout: float
     """Seconds; the longest a request may take."""
     placement: PodSpec | None = None
+    surges: bool = True
+    """There is room for a pod more while others are replaced."""
 
 
 def deployment(owner: Metadata, serving: Serving, replicas: int | None) -> dict[str, Any]:
     """The manifest; `replicas` None leaves the number to whoever scales it."""
     name = serving.record.name
     selector = {DEPLOYMENT_LABEL: owner.name, REVISION_LABEL: name}
+    more = int(serving.surges)
     spec: dict[str, Any] = {
         "revisionHistoryLimit": 1,
         "progressDeadlineSeconds": _STARTUP_SECONDS + 600,
         "selector": {"matchLabels": selector},
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": more, "maxUnavailable": 1 - more}},
         "template": {"metadata": _pod_metadata(owner, serving), "spec": _pod(serving)},
     }
     if replicas is not None:
