@@ -265,7 +265,7 @@ async def test_while_the_only_pod_changes_hands_the_answer_is_503_with_retry_aft
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert dict(caught.value.trailing_metadata() or ())["retry-after"] == "5"
     async with asyncio.timeout(10):
-        while {"generation": scene.generation, "weights": {}, "shadow": None} not in await states(scene):
+        while {"generation": scene.generation, "weights": {}, "shadow": None} not in await states(scene):  # noqa: ASYNC110 - the agent is asked
             await asyncio.sleep(0.2)
     await scene.route({"a": 0, "b": 1000})
     assert set(await scene.answers(5)) == {"b"}

@@ -1,6 +1,8 @@
 """A made-up cluster in which pods are seen one by one: they take time to come and to go, and hold their room."""
 
+import copy
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from penstock.core.fleet import RevisionCounts
@@ -120,15 +122,24 @@ class Cramped(World):
         self.ages[name] = 0
 
 
-def cramped(replicas: int = 1, rate: int = 2000, **rollout: Any) -> Cramped:
+def cramped(replicas: int = 1, **rollout: Any) -> Cramped:
     """V1 serves with all the pods that there is room for, and has a minute of history."""
-    spec = {"replicas": replicas, "rollout": {**REPLACE, **rollout}, "traffic": {"timeout": "1s"}}
-    world = Cramped(manifest(V1, **spec), rate=rate, room=max(replicas, 1))
+    world = copy.deepcopy(_serving(replicas))
+    if rollout:
+        world.edit(rollout={**REPLACE, **rollout})
+        world.reconcile()
+    for told in (world.log, world.events, world.shares):
+        told.clear()
+    return world
+
+
+@cache
+def _serving(replicas: int) -> Cramped:
+    spec = {"replicas": replicas, "rollout": REPLACE, "traffic": {"timeout": "1s"}}
+    world = Cramped(manifest(V1, **spec), rate=2000, room=replicas)
     world.settle()
     assert world.status["phase"] == "Available", world.status
     for _ in range(60):
         world.step()
-    for told in (world.log, world.events, world.shares):
-        told.clear()
     world.lost = world.unanswered = 0
     return world
