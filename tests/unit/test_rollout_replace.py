@@ -247,6 +247,34 @@ def test_one_that_is_not_ready_by_the_deadline_gives_the_room_back():
     assert world.weights() == {old: 1000}
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_one_that_loses_its_pods_has_nothing_until_it_is_ready_again(replicas):
+    world = cramped(replicas=replicas, replace={"hold": "20s"})
+    old = stable(world)
+    world.point_to(V2)
+    new = until_stage(world, "Stepping", 1)
+    world.run(3)
+    world.slow.add(V2)
+    world.step()
+    world.reconcile()
+    assert world.weights() == ({old: 1000} if replicas > 1 else {})
+    assert world.candidate()["stage"] == "Replacing"
+    world.slow.clear()
+    settled(world)
+    assert (stable(world), world.most) == (new, replicas)
+
+
+def test_a_capacity_edited_on_the_way_counts_for_the_next_rollout():
+    world = cramped(replicas=2, capacity="Surge")
+    world.room = 4
+    world.point_to(V2)
+    new = until_stage(world, "Stepping", 1)
+    command(world, capacity="Replace")
+    settled(world)
+    assert stable(world) == new
+    assert world.count(new) == 2
+
+
 def test_one_that_fits_nowhere_says_so_with_the_schedulers_words():
     world = cramped()
     world.slow.add(V2)
@@ -260,7 +288,7 @@ def test_one_that_fits_nowhere_says_so_with_the_schedulers_words():
     assert "Insufficient gpu" in world.status["message"]
 
 
-def test_a_next_revision_takes_the_room_without_bringing_stable_back_first():
+def test_a_next_revision_takes_the_room_in_its_turn():
     world = cramped()
     world.point_to(V2)
     until_stage(world, "Stepping", 1)

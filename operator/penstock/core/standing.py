@@ -101,8 +101,9 @@ class _Scene:
     def cramped(self) -> bool:
         """Whether there is no room for more pods than all requests take."""
         told = self.roles.told
-        replaces = self.rollout.capacity == "Replace" and self.observed.deployment.spec.autoscaling is None
-        return replaces or bool(told and told.replaced)
+        if told and told.strategy:
+            return bool(told.replaced)
+        return self.rollout.capacity == "Replace" and self.observed.deployment.spec.autoscaling is None
 
     def failure_of(self, revision: str) -> Failure | None:
         """Why pods of a revision do not serve."""
@@ -162,6 +163,7 @@ def _situation(scene: _Scene, candidate: str) -> Situation:
         size=scene.size,
         exists=live is not None,
         ready=ready_pods(live),
+        gone=ready_count(observed, candidate) == 0,
         home=asked_pods(observed, roles.serving),
         live=traffic.route,
         generation=traffic.generation,

@@ -92,6 +92,8 @@ def decide(situation: Situation) -> Decision:
     if (situation.lost or situation.displaced) and look.here.stage in TRAFFIC and situation.stable:
         back: Stage = "Replacing" if look.exchanges else "Warming"
         return _decision(look, Position(back, look.here.step), lost=situation.lost)
+    if look.exchanges and situation.gone and look.here.stage in ("Stepping", "Promoting"):
+        return _decision(look, Position("Replacing", look.here.step))
     if _is_behind(look) and not situation.informed(look.progress.as_of):
         return _decision(look, look.here, wait=_BLIND, held=True)
     hindrance = _leaving(look)

@@ -44,6 +44,8 @@ class Situation:
     """The candidate's Deployment has been made."""
     ready: int = 0
     """The candidate's pods that are ready and as asked."""
+    gone: bool = False
+    """None of the candidate's pods is ready, whatever was asked for last."""
     home: int = 0
     """Pods that stable's Deployment asks for."""
     live: Route | None = None
