@@ -361,7 +361,6 @@ def needed_rights() -> set[tuple[str, str, str, str]]:
         found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch", "delete")}
     for kind in (KINDS[name] for name in OWNED_BY_ROUTERS):
         found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch")}
-    found.remove(("policy", "poddisruptionbudgets", "delete", ""))  # it goes with its owner, never before
     found |= {("penstock.dev", f"{plural}/status", "patch", "") for plural in ("modeldeployments", "routers")}
     found.add(("penstock.dev", "trafficsplits", "update", ""))  # what somebody added to one is taken away whole
     found.add(("rbac.authorization.k8s.io", "clusterroles", "bind", CLUSTER_ROLE))
