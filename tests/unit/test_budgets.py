@@ -80,7 +80,7 @@ def test_one_that_is_taken_back_keeps_it_until_it_has_drained() -> None:
     command(world, abort=new)
     world.run(3)
     assert world.budgets() == {"digits": old, new: new}
-    world.settle()
+    world.run(40)
     assert world.budgets() == {"digits": old}
 
 

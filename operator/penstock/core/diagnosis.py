@@ -18,7 +18,7 @@ from .pods import ends, is_leaving, is_ready, restarts
 from .servercounts import Examination, ServerCounts
 from .standing import Standing
 
-__all__ = ["describe_servers", "diagnose", "find_examination"]
+__all__ = ["Total", "describe_servers", "diagnose", "find_examination", "total_counts"]
 
 _PROMPTLY = timedelta(seconds=15)
 """After that the pods may be gone, and people have read the message."""
@@ -90,8 +90,8 @@ def diagnose(observed: Observed, standing: Standing) -> Standing:
     models = {item.name: item.model for item in split.revisions} if split else {}
     sentence = describe_servers(
         Reason(failed.reason),
-        _total(findings.candidate, models.get(failed.revision), findings.asked),
-        _total(findings.stable, models.get(standing.serving or "")),
+        total_counts(findings.candidate, models.get(failed.revision), findings.asked),
+        total_counts(findings.stable, models.get(standing.serving or "")),
         _restarted(observed.pods_of(failed.revision)),
     )
     if not sentence:
@@ -120,7 +120,7 @@ class Total:
         return sum(self.failures.values())
 
 
-def _total(servers: tuple[ServerCounts, ...], model: str | None, asked: int = 0) -> Total | None:
+def total_counts(servers: tuple[ServerCounts, ...], model: str | None, asked: int = 0) -> Total | None:
     """None where no server has told of this model."""
     found = [counts[model] for counts in servers if model in counts] if model else []
     if not found:
