@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.api.reasons import Reason
-from penstock.core.diagnosis import Total, describe_servers
+from penstock.core.diagnosis import Total, describe_servers, total_counts
 from penstock.core.observed import Observed
 from penstock.core.plan import Plan, plan
 from penstock.core.servercounts import Examination, Findings, ModelCounts
@@ -93,6 +93,17 @@ def test_restarts_come_first_and_stable_may_be_unknown() -> None:
     assert describe_servers(ERRORS, None, None, "once (code 139)") == again
     slow = describe_servers(SLOW, Total(1, 1, 50, queued=2, computed=3), None, "")
     assert slow == "A request took Triton 2.0 ms in the queue and 3.0 ms in the model"
+
+
+def test_servers_are_added_up_and_what_fails_inside_an_ensemble_is_named() -> None:
+    inner = {"tokenizer": ModelCounts(1, {"BACKEND": 3}), "encoder": ModelCounts(4)}
+    one = {"whole": ModelCounts(3, {"OTHER": 2}, 3000, 9000, 1), **inner}
+    other = {"whole": ModelCounts(1, {"OTHER": 1, "REJECTED": 1}, 1000, 3000), **inner}
+    found = total_counts((one, other), "whole", 3)
+    assert found == Total(2, 3, 4, {"OTHER": 3, "REJECTED": 1}, 1.0, 3.0, 1, "tokenizer")
+    assert total_counts((one,), "another") is None
+    assert total_counts((one,), None) is None
+    assert total_counts((), "whole") is None
 
 
 @dataclass

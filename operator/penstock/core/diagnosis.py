@@ -49,7 +49,7 @@ _CAUSES = {
 def find_examination(observed: Observed, standing: Standing, now: datetime) -> Examination | None:
     """The servers to ask now; None at rest, before the traffic is taken back, and once the sentence is written.
 
-    It follows from status alone, so that an operator that was killed in between asks again, and is told no other way.
+    It follows from what is stored, so an operator that was killed in between asks again, as long as that is of use.
     """
     failed, split = observed.deployment.status.failed_revision, standing.traffic.split
     if failed is None or split is None or failed.diagnosis is not None or failed.reason not in _JUDGED:
