@@ -25,6 +25,7 @@ from penstock.core.names import PULL_SECRET, PUSH_SECRET
 from penstock.core.router import AGENT_PORT, fleet_objects
 from penstock.core.router.fleet import CLUSTER_ROLE
 from penstock.kube.objects import KINDS, WATCHED
+from penstock.probes.triton import METRICS_PORT
 
 pytestmark = pytest.mark.timeout(900)
 """The first run on a machine builds helm."""
@@ -361,7 +362,6 @@ def needed_rights() -> set[tuple[str, str, str, str]]:
         found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch", "delete")}
     for kind in (KINDS[name] for name in OWNED_BY_ROUTERS):
         found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch")}
-    found.remove(("policy", "poddisruptionbudgets", "delete", ""))  # it goes with its owner, never before
     found |= {("penstock.dev", f"{plural}/status", "patch", "") for plural in ("modeldeployments", "routers")}
     found.add(("penstock.dev", "trafficsplits", "update", ""))  # what somebody added to one is taken away whole
     found.add(("rbac.authorization.k8s.io", "clusterroles", "bind", CLUSTER_ROLE))
@@ -459,6 +459,15 @@ def test_the_operator_reaches_the_agents_and_they_let_it_in(helm: Path) -> None:
     containers = fleet["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert monitor["podMetricsEndpoints"][0]["port"] in {port["name"] for port in containers[0]["ports"]}
     assert fleet["RoleBinding"]["roleRef"]["name"] == CLUSTER_ROLE
+
+
+def test_the_operator_reaches_what_servers_count(helm: Path) -> None:
+    egress = one(render({}), "NetworkPolicy")["spec"]["egress"]
+    (servers,) = [rule for rule in egress if rule["ports"] == [{"port": METRICS_PORT, "protocol": "TCP"}]]
+    pod = json.loads((ROOT / "tests/golden/releases/0.1.0/smallest.json").read_text())["template"]
+    assert servers["to"][0]["namespaceSelector"] == {}
+    assert servers["to"][0]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert METRICS_PORT in [port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]]
 
 
 def test_monitors_name_ports_that_exist(helm: Path) -> None:
