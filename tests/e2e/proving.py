@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .cluster import apply
 from .models import CLASSES, WIDTH
 
 __all__ = [
-    "COPY", "DISTIL", "FAIR", "MISLEAD", "Claim", "answers", "claim", "labelled_rows", "program", "teacher",
+    "BROKEN", "COPY", "DISTIL", "FAIR", "MISLEAD", "Claim", "answers", "claim", "labelled_rows", "program", "teacher",
     "wide_model",
 ]  # fmt: skip
 
@@ -51,6 +51,40 @@ value = float(np.mean([(said[truth == label] == label).mean() for label in np.un
 json.dump({"value": value}, open("/work/metric/value.json", "w"))
 """
 """Balanced accuracy: the mean share of right answers of every class."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A program of a person's own, and what is said of it."""
+
+    code: str
+    reason: str
+    words: tuple[str, ...]
+    hook: bool = True
+    prepare: Mapping[str, Any] = field(default_factory=dict)
+
+
+HANG = "import time; print('epoch 1', flush=True); time.sleep(3600)"
+FETCH = "import urllib.request as r; r.urlopen('http://weights.invalid/teacher.onnx', timeout=5)"
+RUBBISH = "open('/work/{}', 'w').write('epoch 1: loss 0.3')"
+SHORT, LONGER = {"timeout": "75s"}, {"timeout": "100s"}
+BROKEN = {
+    "a hook that hangs": Broken(HANG, "PreparationTimeout", ("spec.optimize.hook", "75 s"), prepare=SHORT),
+    "a hook that writes rubbish": Broken(
+        RUBBISH.format("hook/model.onnx"), "InvalidModel", ("spec.optimize.hook", "ONNX")
+    ),
+    "a hook that writes nothing": Broken("print('done')", "InvalidModel", ("spec.optimize.hook", "0 .onnx")),
+    "a hook that wants the network": Broken(FETCH, "PreparationFailed", ("spec.optimize.hook", "URLError")),
+    "a metric that hangs": Broken(
+        HANG, "PreparationTimeout", ("spec.gates.accuracy.image", "100 s"), hook=False, prepare=LONGER
+    ),
+    "a metric that writes rubbish": Broken(
+        RUBBISH.format("metric/value.json"), "AccuracyFailed", ("spec.gates.accuracy.image", "epoch 1"), hook=False
+    ),
+    "a metric that wants the network": Broken(
+        FETCH, "PreparationFailed", ("spec.gates.accuracy.image", "URLError"), hook=False
+    ),
+}
 
 
 def program(image: str, code: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from .deployments import Deployed, condition
 from .modelpath import Rows, predict
 from .models import linear_model, some_rows
 from .proving import (
+    BROKEN,
     COPY,
     DISTIL,
     FAIR,
@@ -193,40 +193,6 @@ def test_a_hook_whose_candidate_is_worse_is_not_served(chart, code, words, deplo
 
 
 # images that go wrong
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A program of a person's own, and what is said of it."""
-
-    code: str
-    reason: str
-    words: tuple[str, ...]
-    hook: bool = True
-    prepare: Mapping[str, Any] = field(default_factory=dict)
-
-
-HANG = "import time; print('epoch 1', flush=True); time.sleep(3600)"
-FETCH = "import urllib.request as r; r.urlopen('http://weights.invalid/teacher.onnx', timeout=5)"
-RUBBISH = "open('/work/{}', 'w').write('epoch 1: loss 0.3')"
-SHORT, LONGER = {"timeout": "75s"}, {"timeout": "100s"}
-BROKEN = {
-    "a hook that hangs": Broken(HANG, "PreparationTimeout", ("spec.optimize.hook", "75 s"), prepare=SHORT),
-    "a hook that writes rubbish": Broken(
-        RUBBISH.format("hook/model.onnx"), "InvalidModel", ("spec.optimize.hook", "ONNX")
-    ),
-    "a hook that writes nothing": Broken("print('done')", "InvalidModel", ("spec.optimize.hook", "0 .onnx")),
-    "a hook that wants the network": Broken(FETCH, "PreparationFailed", ("spec.optimize.hook", "URLError")),
-    "a metric that hangs": Broken(
-        HANG, "PreparationTimeout", ("spec.gates.accuracy.image", "100 s"), hook=False, prepare=LONGER
-    ),
-    "a metric that writes rubbish": Broken(
-        RUBBISH.format("metric/value.json"), "AccuracyFailed", ("spec.gates.accuracy.image", "epoch 1"), hook=False
-    ),
-    "a metric that wants the network": Broken(
-        FETCH, "PreparationFailed", ("spec.gates.accuracy.image", "URLError"), hook=False
-    ),
-}
 
 
 @only_full
