@@ -39,6 +39,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "ClusterRoleBinding": client.V1ClusterRoleBinding,
     "ConfigMap": client.V1ConfigMap,
     "CustomResourceDefinition": client.V1CustomResourceDefinition,
+    "DaemonSet": client.V1DaemonSet,
     "Deployment": client.V1Deployment,
     "NetworkPolicy": client.V1NetworkPolicy,
     "PersistentVolumeClaim": client.V1PersistentVolumeClaim,
@@ -83,6 +84,11 @@ MATRIX: dict[str, dict[str, Any]] = {
     "a store elsewhere": {"registry": {"enabled": False, "host": "store.example:8443"}},
     "a store without a volume": {"registry": {"persistence": {"enabled": False}, "collectAtStart": False}},
     "a claim of one's own": {"registry": {"persistence": {"existingClaim": "models", "storageClassName": "fast"}}},
+    "a cache on every node": {"nodeCache": {"enabled": True}},
+    "a cache of a store elsewhere": {
+        "nodeCache": {"enabled": True, "podAnnotations": {"a": "b"}, "tolerations": [{"operator": "Exists"}]},
+        "registry": {"enabled": False, "host": "store.example:8443"},
+    },
     "an operator at rest": {"operator": {"replicas": 0}},
 }
 
@@ -124,7 +130,7 @@ def one(objects: Objects, kind: str, name: str = "penstock", namespace: str | No
 def pods(objects: Objects) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(metadata, spec) of every pod template."""
     for item in objects:
-        if item["kind"] == "Deployment":
+        if item["kind"] in ("Deployment", "DaemonSet"):
             yield item["spec"]["template"]["metadata"], item["spec"]["template"]["spec"]
 
 
@@ -201,6 +207,7 @@ def test_selectors_find_their_pods_and_no_others(objects: Objects) -> None:
     for item in objects:
         selector = {
             "Deployment": lambda spec: spec["selector"]["matchLabels"],
+            "DaemonSet": lambda spec: spec["selector"]["matchLabels"],
             "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
             "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
             "Service": lambda spec: spec["selector"],
@@ -497,6 +504,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no requests": ({"operator": {"resources": {"requests": None}}}, "operator/resources"),
     "a store nowhere": ({"registry": {"enabled": False}}, "registry/host"),
     "a store with a path": ({"registry": {"host": "reg.example/models"}}, "registry/host"),
+    "a cache in words": ({"nodeCache": {"size": "large"}}, "nodeCache/size"),
+    "a cache on the whole node": ({"nodeCache": {"hostPath": "/"}}, "nodeCache/hostPath"),
+    "a cache in a folder that climbs": ({"nodeCache": {"hostPath": "/var/../etc"}}, "nodeCache/hostPath"),
+    "a cache in the node's own folder": ({"nodeCache": {"hostPath": "/var"}}, "nodeCache/hostPath"),
     "a port that is none": ({"networkPolicy": {"apiServerPorts": [70000]}}, "apiServerPorts"),
     "no port": ({"networkPolicy": {"apiServerPorts": []}}, "apiServerPorts"),
     "an interval in words": ({"metrics": {"podMonitor": {"interval": "often"}}}, "podMonitor/interval"),
