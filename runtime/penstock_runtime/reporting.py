@@ -3,6 +3,7 @@
 A row that cannot be read is an error and never a gate less: whoever opens a model must not be able to lose one.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from penstock.api.facts import GateResult
 from penstock.api.preparation import PreparationError, PreparationReport
 from penstock.api.reasons import Reason
 from penstock.api.report import GateRow
+from penstock.api.termination import report_bytes
 
 from .failure import Failure, shorten
 
@@ -52,14 +54,16 @@ def _result(row: GateRow) -> GateResult:
         raise Failure(Reason.PREPARATION_FAILED, f"a gate is called {row.name!r}, which is no name") from error
 
 
-def fit_report(report: PreparationReport) -> PreparationReport:
+def fit_report(report: PreparationReport, limit: int | None = None) -> PreparationReport:
     """The same report, or as much of it as fits a termination message; the artifact store has the whole.
 
-    Raises Failure where even the facts alone do not fit.
+    `limit` is in bytes, by default this container's share of its pod's. Raises Failure where even the facts alone do
+    not fit.
     """
+    limit = report_bytes(os.environ) if limit is None else limit
     for candidate in _smaller(report):
         try:
-            candidate.encode()
+            candidate.encode(limit)
         except ValueError:
             continue
         return candidate
@@ -67,7 +71,7 @@ def fit_report(report: PreparationReport) -> PreparationReport:
     assert facts is not None, "an error is bounded"
     message = (
         f"the model has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs or {len(facts.models)} models; "
-        "their names do not fit the 4 KiB a preparation can report; shorten the names"
+        f"their names do not fit the {limit:,} bytes that this preparation can report; shorten the names"
     )
     raise Failure(Reason.UNSUPPORTED_MODEL, message)
 
@@ -82,4 +86,9 @@ def _smaller(report: PreparationReport) -> Iterator[PreparationReport]:
         yield report.model_copy(update={"gates": gates})
     failed = tuple(gate for gate in report.gates if not gate.passed)
     yield report.model_copy(update={"gates": failed[:4]})
-    yield report.model_copy(update={"gates": ()})
+    report = report.model_copy(update={"gates": ()})
+    yield report
+    if report.error is not None:
+        for longest in (600, 200):
+            error = report.error.model_copy(update={"message": shorten(report.error.message, longest)})
+            yield report.model_copy(update={"error": error})

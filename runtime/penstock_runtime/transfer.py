@@ -14,6 +14,7 @@ from typing import Any
 
 from penstock.api.preparation import REQUEST_VARIABLE, Needs, PreparationError, PreparationReport, PreparationRequest
 from penstock.api.reasons import Reason
+from penstock.api.termination import report_bytes
 
 from .conclusion import Conclusion, Measure
 from .failure import Failure, shorten
@@ -34,6 +35,7 @@ from .meeting import (
 )
 from .mounts import Places, termination_log
 from .registry import Registry, RegistryAuth, parse_reference
+from .reporting import fit_report
 from .reuse import Reused, conversion_key, find_result
 from .web import Web
 
@@ -60,7 +62,7 @@ def main() -> int:
     if report.error or report.needs:
         with contextlib.suppress(OSError):
             meeting.write(FAILED, {})
-    text = report.encode()
+    text = fit_report(report).encode(report_bytes(os.environ))
     termination_log(places, text)
     print(text, file=sys.stderr)
     return 1 if report.error or (report.needs and mode == _FIRST) else 0

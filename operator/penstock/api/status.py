@@ -119,6 +119,8 @@ class FailedRevision(ApiModel):
     reason: str
     message: Message
     time: Time
+    diagnosis: Annotated[str, Field(max_length=512)] | None = None
+    """What Triton's own counters say of it, where they could be read at once; no part of the verdict."""
 
 
 class PreparationStatus(ApiModel):

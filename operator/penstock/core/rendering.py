@@ -23,7 +23,8 @@ __all__ = ["Rendering", "SplitChange", "render", "revision_objects", "serving_of
 
 _PER_REVISION = ("Deployment", "Service", "ConfigMap")
 _PER_DEPLOYMENT = ("HorizontalPodAutoscaler",)
-"""A disruption budget is none of them: once something serves, something always does, and it goes with its owner."""
+_BUDGET = "PodDisruptionBudget"
+"""That of what serves is none of them: once something serves, something always does, and it goes with its owner."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ def render(observed: Observed, standing: Standing, now: datetime) -> Rendering:
     manifests.append(client_service(owner.metadata, target))
     if standing.candidate and standing.stable and _has_preview(spec.rollout):
         manifests.append(preview_service(owner.metadata, standing.candidate.name))
-    if standing.serving:
-        manifests.append(disruption_budget(owner.metadata, standing.serving))
+    manifests += _budgets(observed, standing)
     if spec.autoscaling and standing.serving:
         floor = _peak(observed, standing.serving) if standing.candidate else 0
         manifests.append(horizontal_autoscaler(owner.metadata, standing.serving, spec.autoscaling, floor))
@@ -132,6 +132,25 @@ def render(observed: Observed, standing: Standing, now: datetime) -> Rendering:
 
 def _has_preview(rollout: RolloutSpec | None) -> bool:
     return rollout is not None and rollout.strategy == "BlueGreen"
+
+
+def _budgets(observed: Observed, standing: Standing) -> list[dict[str, Any]]:
+    """For who serves, and for a candidate that gets requests beside it: at 95 % of them it is the one that matters.
+
+    A pod with two budgets cannot be drained at all, so what serves waits for the one that it had as a candidate to go.
+    """
+    owner, serving, candidate = observed.deployment.metadata, standing.serving, standing.candidate
+    found = []
+    if serving and observed.get(_BUDGET, serving) is None:
+        found.append(disruption_budget(owner, serving))
+    if serving and candidate and standing.route.weights.get(candidate.name) and _is_stepping(standing):
+        found.append(disruption_budget(owner, candidate.name, candidate=True))
+    return found
+
+
+def _is_stepping(standing: Standing) -> bool:
+    """Whether the candidate's share lasts; with strategy Immediate it is promoted in the next moment."""
+    return standing.decision is not None and bool(standing.decision.course.steps)
 
 
 def _peak(observed: Observed, serving: str) -> int:
@@ -277,6 +296,8 @@ def _removals(observed: Observed, standing: Standing, wanted: set[ObjectKey], *,
         if traffic.settled or key.name == observed.deployment.metadata.name or key.name not in observed.records
     ]
     metadata = observed.deployment.metadata
+    named = {metadata.name, *standing.draining}
+    absent += [key for key in sorted(observed.objects.keys() - wanted) if key.kind == _BUDGET and key.name not in named]
     split = [ObjectKey(SPLIT_KIND, metadata.namespace, metadata.name)] if gone else []
     return (*split, *absent, *_forgotten_records(observed, standing))
 

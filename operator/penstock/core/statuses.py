@@ -304,7 +304,8 @@ def _rejection(standing: Standing, failed: FailedRevision, missing: str = "") ->
     outcome = next((entry.outcome for entry in standing.history if entry.revision == failed.revision), "Failed")
     if outcome in ("RolledBack", "Aborted"):
         cause = "was aborted" if outcome == "Aborted" else f"was taken back, {failed.reason}"
-        return Verdict("Stuck", Reason.ROLLED_BACK, f"{failed.revision} {cause}: {failed.message}{missing}")
+        sentence = f"{failed.revision} {cause}: {failed.message}{missing}"
+        return Verdict("Stuck", Reason.ROLLED_BACK, f"{sentence}. {failed.diagnosis}" if failed.diagnosis else sentence)
     return Verdict("Stuck", Reason.read(failed.reason), f"{failed.revision} cannot serve: {failed.message}{missing}")
 
 

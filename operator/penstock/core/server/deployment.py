@@ -136,7 +136,7 @@ def _fetch(serving: Serving) -> dict[str, Any]:
     if serving.config_text is not None:
         mounts.append({"name": "config", "mountPath": "/etc/penstock/config", "readOnly": True})
     mounts.extend(_content_mounts(serving))
-    claimed = record.facts.mount
+    claimed, cache = record.facts.mount, record.node_cache
     return {
         "name": "fetch",
         "image": record.fetch_image,
@@ -147,6 +147,7 @@ def _fetch(serving: Serving) -> dict[str, Any]:
             {"name": "PENSTOCK_PLAIN_HTTP", "value": ",".join(record.plain_http)},
             {"name": "PENSTOCK_SERVED_NAME", "value": serving.entry_model},
             *([{"name": "PENSTOCK_CLAIM", "value": f"pvc://{claimed.claim}/{claimed.path}"}] if claimed else ()),
+            *([{"name": "PENSTOCK_NODE_CACHE", "value": cache}] if cache else ()),
         ],
         "resources": _FETCH_RESOURCES,
         "securityContext": container_security(),
