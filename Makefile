@@ -81,8 +81,8 @@ e2e: $(VENV)/installed ## on the local cluster, with the chart
 	@$(PY) -m pytest -q tests/e2e
 
 .PHONY: e2e-model-path
-e2e-model-path: $(VENV)/models ## every format, gate and hostile model on the local cluster; rows in build/e2e/model-path.json (ARGS="-k keras")
-	@PENSTOCK_FULL=1 $(PY) -m pytest -q tests/e2e/test_model_path.py tests/e2e/test_hostile.py $(ARGS)
+e2e-model-path: $(VENV)/models ## every format, gate, image of your own and hostile model on the local cluster; rows in build/e2e/model-path.json (ARGS="-k keras")
+	@PENSTOCK_FULL=1 $(PY) -m pytest -q tests/e2e/test_model_path.py tests/e2e/test_proving.py tests/e2e/test_hostile.py $(ARGS)
 
 .PHONY: test
 test: $(VENV)/models ## all of it: lint, unit, integration, e2e on a cluster that is removed again if it was started here

@@ -81,6 +81,10 @@ def _service(**rollout: Any) -> dict[str, Any]:
     return manifest(traffic={"provider": "Service"}, rollout=rollout)
 
 
+def _replace(**rollout: Any) -> dict[str, Any]:
+    return manifest(rollout={"capacity": "Replace", "supervision": {"onLoss": "Keep"}, **rollout})
+
+
 def _batching(count: int | None, **batching: Any) -> dict[str, Any]:
     return manifest(server={"instances": {"count": count} if count else {}, "batching": batching})
 
@@ -348,6 +352,48 @@ RULES: dict[str, tuple[dict[str, Any], str, str]] = {
         _service(strategy="BlueGreen", blueGreen={"autoPromote": True}),
         "spec.rollout",
         "autoPromote: false",
+    ),
+    "a replacement that goes back by itself": (
+        manifest(rollout={"capacity": "Replace"}),
+        "spec.rollout.capacity",
+        "set supervision.onLoss: Keep",
+    ),
+    "a replacement that goes back to stable": (
+        _replace(supervision={"timeout": "30s", "onLoss": "Stable"}),
+        "spec.rollout.capacity",
+        "set supervision.onLoss: Keep",
+    ),
+    "a replacement in steps of its own": (
+        _replace(canary={"steps": [{"weight": 10}]}),
+        "spec.rollout.capacity",
+        "every pod is a step",
+    ),
+    "a replacement at once": (_replace(strategy="Immediate"), "spec.rollout.capacity", "remove canary, blueGreen"),
+    "a replacement by a switch": (
+        _replace(strategy="BlueGreen", blueGreen={"keepPrevious": "1m"}),
+        "spec.rollout.capacity",
+        "remove canary, blueGreen",
+    ),
+    "a replacement with copies": (
+        _replace(shadow={"percent": 10}),
+        "spec.rollout.shadow",
+        "nobody to copy requests to",
+    ),
+    "a replacement of no time": (_replace(replace={"hold": "0s"}), "spec.rollout.replace.hold", "from 1s to 24h"),
+    "how to replace what is not": (
+        manifest(rollout={"replace": {"hold": "10s"}}),
+        "spec.rollout.replace",
+        "set capacity: Replace",
+    ),
+    "a replacement under an autoscaler": (
+        {**_replace(), "spec": {**_replace()["spec"], "autoscaling": {"max": 3, "target": TARGET}}},
+        "spec.autoscaling",
+        "remove autoscaling and set replicas",
+    ),
+    "a replacement without a router": (
+        {**_replace(), "spec": {**_replace()["spec"], "traffic": {"provider": "Service"}}},
+        "spec.traffic",
+        "503 with Retry-After",
     ),
     "fewer errors than stable asked": (
         _analysis(errors={"tolerance": "0.9"}),
@@ -724,6 +770,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         promoteConfidence="0.5",
         deadline="24h",
     ),
+    "no room for both": _replace(strategy="Canary", replace={"hold": "5m"}),
+    "room for both": manifest(rollout={"capacity": "Surge", "strategy": "Immediate"}),
     "twenty steps": _steps(*range(1, 21)),
     "a switch": manifest(
         rollout={

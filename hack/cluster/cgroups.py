@@ -18,6 +18,8 @@ GROUP = "penstock"
 
 _CONTROLLERS = frozenset({"cpu", "cpuset", "hugetlb", "io", "memory", "pids"})
 _PATIENCE = 5.0
+_PROCESSES_PER_CORE = 2
+"""All pods together weigh as much as so many processes of the machine; a group weighs as much as one by itself."""
 
 
 def prepare(root: Path = ROOT) -> None:
@@ -26,6 +28,7 @@ def prepare(root: Path = ROOT) -> None:
         _hand_down(root)
         (root / GROUP).mkdir(exist_ok=True)
         _hand_down(root / GROUP)
+        _weigh(root / GROUP / "cpu.weight", 100)
         return
     for hierarchy in root.iterdir():
         if (hierarchy / "tasks").exists():
@@ -34,6 +37,7 @@ def prepare(root: Path = ROOT) -> None:
             for file in ("cpuset.cpus", "cpuset.mems"):
                 if (group / file).exists():
                     (group / file).write_text((hierarchy / file).read_text())
+            _weigh(group / "cpu.shares", 1024)
 
 
 def remove(root: Path = ROOT) -> None:
@@ -51,6 +55,11 @@ def remove(root: Path = ROOT) -> None:
 def remains(root: Path = ROOT) -> list[Path]:
     """Return the cluster's groups that exist, one for each hierarchy."""
     return [path for pattern in (GROUP, f"*/{GROUP}") for path in sorted(root.glob(pattern))]
+
+
+def _weigh(file: Path, process: int) -> None:
+    if file.exists():
+        file.write_text(str(process * _PROCESSES_PER_CORE * (os.cpu_count() or 1)))
 
 
 def _hand_down(group: Path) -> None:

@@ -5,6 +5,8 @@ Evidence is published of failures too: a model that was refused is the one whose
 
 import contextlib
 import json
+import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +20,9 @@ from penstock.api.reasons import Reason
 from penstock.api.report import GateRow
 
 from .acceptance import Accepted, accept
+from .content import open_regular
 from .evidence import Evidence, build_report, provenance_of, publish_evidence
-from .failure import Failure
+from .failure import Failure, shorten
 from .gathering import Gathered
 from .meeting import METRIC, METRIC_SOURCE
 from .mounts import Places
@@ -28,11 +31,13 @@ from .registry import Registry
 from .reporting import check_all_judged, fit_report, gate_results, gate_rows, refusal
 from .reuse import Reused, conversion_key, result_tag
 
-__all__ = ["Conclusion", "Measure"]
+__all__ = ["Conclusion", "Measure", "read_metric"]
 
 Measure = Callable[[dict[str, Any]], Mapping[str, Any]]
 """Told what is accepted, answers what the server did with it; raises Failure."""
 _LARGEST_VALUE = 4096
+_METRIC = "the container of spec.gates.accuracy.image"
+_WANTED = 'it must write one JSON object there, as {"value": 0.97}'
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,8 @@ class Conclusion:
         assert self.request.gates.accuracy is not None
         asked = self.request.gates.accuracy
         wants_source = asked.max_drop_percent is not None
-        value = _metric_value(self.places.work / METRIC)
-        source = _metric_value(self.places.work / METRIC_SOURCE) if wants_source else None
+        value = read_metric(self.places.work / METRIC)
+        source = read_metric(self.places.work / METRIC_SOURCE) if wants_source else None
         rows = judge_metric(asked.model_dump(mode="json", by_alias=True, exclude_none=True), value, source)
         return [row.to_answer() for row in rows]
 
@@ -167,19 +172,29 @@ def _tuned(accepted: Accepted, measured: Mapping[str, Any]) -> Accepted:
     return replace(accepted, facts=facts)
 
 
-def _metric_value(folder: Path) -> float:
+def read_metric(folder: Path) -> float:
     """What the user's own metric has written; raises Failure."""
     path = folder / "value.json"
     try:
-        with path.open("rb") as file:
-            value = json.loads(file.read(_LARGEST_VALUE))["value"]
-        number = float(value)
-        if isinstance(value, bool) or number != number or abs(number) == float("inf"):  # noqa: PLR0124 - NaN is unlike itself
-            raise ValueError(f"{value!r} is no number")  # noqa: TRY301 - said with the file's name below
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        message = (
-            f"the container of spec.gates.accuracy.image left no value in {path} ({error}); "
-            'it must write {"value": 0.97} there'
-        )
-        raise Failure(Reason.ACCURACY_FAILED, message) from error
+        with os.fdopen(open_regular(path), "rb") as file:
+            text = file.read(_LARGEST_VALUE)
+    except FileNotFoundError as error:
+        raise Failure(Reason.ACCURACY_FAILED, f"{_METRIC} left no {path.name} in /work/metric; {_WANTED}") from error
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise Failure(Reason.ACCURACY_FAILED, f"{_METRIC} left a {path.name} that cannot be read: {what}") from error
+    number = _number_in(text)
+    if number is None:
+        seen = shorten(text.decode(errors="replace"), 200)
+        raise Failure(Reason.ACCURACY_FAILED, f"{_METRIC} wrote {seen!r} into {path.name}; {_WANTED}")
     return number
+
+
+def _number_in(text: bytes) -> float | None:
+    """The finite number under `value`; None for anything else."""
+    try:
+        value = json.loads(text)["value"]
+        number = None if isinstance(value, bool) else float(value)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return number if number is not None and math.isfinite(number) else None

@@ -1,5 +1,7 @@
 """`python -m penstock_runtime.fetch`: the init container of a serving pod; from the artifact store into the repository.
 
+Where the installation has a cache on every node, this node's is asked first, and the store whatever comes of it.
+
 Every scale-up and every cold start waits for this program, so it imports the standard library alone. It streams the
 layer through its hash into a staging folder of the same volume, and only a whole, verified model is renamed into place.
 """
@@ -20,6 +22,7 @@ from penstock.api.reasons import Reason
 from .failure import Failure
 from .mounted import CHECKSUMS, link_mounted
 from .mounts import Places, termination_log
+from .nearby import nearby_blob
 from .registry import Refused, Registry, RegistryAuth, parse_reference
 from .web import Answer, Truncated, Unreachable, Web
 
@@ -52,7 +55,9 @@ def fetch(environment: Mapping[str, str], places: Places, web: Web | None = None
     staging.mkdir()
     root = _model_root(staging, environment, places)
     claim = environment.get("PENSTOCK_CLAIM")
-    _download(artifact, web or Web(plain, pauses=_PAUSES), places, root)
+    cache = environment.get("PENSTOCK_NODE_CACHE", "")
+    if not (cache and _from_node(cache, artifact, places, root)):
+        _download(artifact, web or Web(plain, pauses=_PAUSES), places, root)
     if claim:
         _lay_out_mounted(places, root, claim)
     for path in sorted(staging.iterdir()):
@@ -60,10 +65,10 @@ def fetch(environment: Mapping[str, str], places: Places, web: Web | None = None
     staging.rmdir()
 
 
-def _clear(models: Path) -> None:
-    """Remove what an interrupted start left: the volume outlives the container."""
-    models.mkdir(parents=True, exist_ok=True)
-    for path in models.iterdir():
+def _clear(folder: Path) -> None:
+    """Remove what an interrupted start or try left: the volume outlives the container."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in list(folder.iterdir()):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -88,9 +93,27 @@ def _model_root(staging: Path, environment: Mapping[str, str], places: Places) -
     return version
 
 
+def _token(places: Places) -> str:
+    return places.token.read_text().strip() if places.token.is_file() else ""
+
+
+def _from_node(cache: str, artifact: Mapping[str, str], places: Places, root: Path) -> bool:
+    """Whether the node's cache had it; if not, nothing of the attempt is left below `root`."""
+    started, layer = time.monotonic(), artifact["layer"]
+    try:
+        with nearby_blob(cache, parse_reference(artifact["repository"]), layer, _token(places)) as answer:
+            _unpack_answer(answer, layer, int(artifact["sizeBytes"]), root)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the artifact store is asked
+        took = time.monotonic() - started
+        print(f"the node's cache {cache} did not help ({error}; {took:.1f} s); asking the store", file=sys.stderr)
+        _clear(root)
+        return False
+    print(f"{layer} came from the node's cache in {time.monotonic() - started:.2f} s")
+    return True
+
+
 def _download(artifact: Mapping[str, str], web: Web, places: Places, root: Path) -> None:
-    reference, layer = parse_reference(artifact["repository"]), artifact["layer"]
-    token = places.token.read_text().strip() if places.token.is_file() else ""
+    reference, layer, token = parse_reference(artifact["repository"]), artifact["layer"], _token(places)
     where = f"{reference.host}/{reference.repository}"
     try:
         registry = Registry(reference.host, web, RegistryAuth(token=token))
@@ -120,9 +143,13 @@ def unpack_layer(registry: Registry, repository: str, layer: str, size: int, roo
     Raises DamagedLayerError, tarfile.TarError, OSError, and what the registry raises.
     """
     with registry.blob(repository, layer) as answer:
-        stream = _HashingStream(answer, size)
-        _unpack(stream, root)
-        found = stream.finish()
+        _unpack_answer(answer, layer, size, root)
+
+
+def _unpack_answer(answer: Answer, layer: str, size: int, root: Path) -> None:
+    stream = _HashingStream(answer, size)
+    _unpack(stream, root)
+    found = stream.finish()
     if found != layer:
         raise DamagedLayerError(f"bytes with {found} for {layer}")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.api.reasons import Reason
+from penstock.api.termination import pack, report_bytes
 
 from .failure import Failure, shorten
 from .machine import describe_machine, tool_versions, whole_cores
@@ -48,6 +49,8 @@ _GROWTH = 4
 """How many times larger than its source one file may become: half precision made whole again, and some room."""
 _FILES = 3
 """How many files of that size may lie there: a conversion, a candidate, and what a tool keeps meanwhile."""
+_LONGEST_WORDS = 900
+"""Characters of an error that ends the pod: what fits a termination message, whatever they are."""
 _WRITABLE = (PREPARED, ANSWERS, METRIC, METRIC_SOURCE)
 
 
@@ -77,7 +80,9 @@ def _end_alone(places: Places, answer: Mapping[str, Any]) -> int:
     said = {key: answer[key] for key in ("error", "needs") if key in answer}
     if not said or answer.get("gates"):
         return 0
-    termination_log(places, json.dumps(said))
+    if "error" in said:
+        said["error"]["message"] = shorten(said["error"]["message"], _LONGEST_WORDS)
+    termination_log(places, pack(json.dumps(said), report_bytes(os.environ)))
     return 1
 
 

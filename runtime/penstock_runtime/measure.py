@@ -15,13 +15,27 @@ from typing import Any
 from pydantic import ValidationError
 
 from penstock.api.facts import ModelFacts
-from penstock.api.preparation import REQUEST_VARIABLE, PreparationRequest
+from penstock.api.preparation import REQUEST_VARIABLE, PreparationError, PreparationReport, PreparationRequest
 from penstock.api.reasons import Reason
+from penstock.api.termination import report_bytes
 
 from .failure import Failure, shorten
+from .gates.offline import PREDICTIONS
 from .measurement import Given, Measurement
-from .meeting import ACCEPTED, DATASET, FAILED, FETCHED, INSPECTED, MEASURED, PREPARED, Meeting, PartnerDiedError
-from .mounts import Places
+from .meeting import (
+    ACCEPTED,
+    DATASET,
+    FAILED,
+    FETCHED,
+    INSPECTED,
+    MEASURED,
+    METRIC,
+    PREPARED,
+    Meeting,
+    PartnerDiedError,
+)
+from .mounts import Places, termination_log
+from .reporting import fit_report, gate_results, gate_rows, refusal
 
 __all__ = ["main"]
 
@@ -42,6 +56,7 @@ def main() -> int:
         if given is None:
             if sequential:
                 meeting.write(MEASURED, {"gates": []})
+                return _stop_metric(request, places, meeting, {})
             return 0
         seconds = float(os.environ.get("PENSTOCK_MEASURE_SECONDS", _SECONDS))
         measurement = Measurement(request, given, places.work, seconds)
@@ -60,7 +75,25 @@ def main() -> int:
         answer["error"] = {"reason": error.reason, "message": error.message}
         print(f"{error.reason}: {error.message}", file=sys.stderr)
     meeting.write(MEASURED, answer)
-    return 0
+    return _stop_metric(request, places, meeting, answer) if sequential else 0
+
+
+def _stop_metric(request: PreparationRequest, places: Places, meeting: Meeting, answer: Mapping[str, Any]) -> int:
+    """The exit code; it ends the pod where a metric of the user's own comes next and has no predictions to read.
+
+    Its image would only fail, and hide why there are none.
+    """
+    accuracy = request.gates.accuracy if request.gates else None
+    if accuracy is None or accuracy.image is None or (places.work / METRIC / PREDICTIONS).is_file():
+        return 0
+    told = meeting.read(INSPECTED)
+    rows = (*gate_rows(told, "inspect"), *gate_rows(answer, "measure"))
+    error = PreparationError.model_validate(answer["error"]) if "error" in answer else refusal(rows)
+    if error is None:
+        return 0
+    report = fit_report(PreparationReport(error=error, gates=gate_results(rows)))
+    termination_log(places, report.encode(report_bytes(os.environ)))
+    return 1
 
 
 def _accepted(meeting: Meeting) -> Given | None:

@@ -3,6 +3,7 @@
 A row that cannot be read is an error and never a gate less: whoever opens a model must not be able to lose one.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from penstock.api.preparation import PreparationError, PreparationReport
 from penstock.api.proving import GatesSpec
 from penstock.api.reasons import Reason
 from penstock.api.report import GateRow
+from penstock.api.termination import report_bytes
 
 from .failure import Failure, shorten
 
@@ -20,8 +22,6 @@ __all__ = ["check_all_judged", "fit_report", "gate_results", "gate_rows", "refus
 
 _MOST_RESULTS = 16
 _LONGEST_ASKED, _LONGEST_MEASURED = 64, 160
-_SHORT_MESSAGE = 300
-"""Characters of an error that fit whatever they are."""
 _JUDGED = ("parity", "accuracy", "size", "latency", "throughput", "memory")
 """Gates that have a row, or several called `<gate>.<what>`, once they are judged."""
 
@@ -70,14 +70,16 @@ def _result(row: GateRow) -> GateResult:
         raise Failure(Reason.PREPARATION_FAILED, f"a gate is called {row.name!r}, which is no name") from error
 
 
-def fit_report(report: PreparationReport) -> PreparationReport:
+def fit_report(report: PreparationReport, limit: int | None = None) -> PreparationReport:
     """The same report, or as much of it as fits a termination message; the artifact store has the whole.
 
-    Raises Failure where even the facts alone do not fit.
+    `limit` is in bytes, by default this container's share of its pod's. Raises Failure where even the facts alone do
+    not fit.
     """
+    limit = report_bytes(os.environ) if limit is None else limit
     for candidate in _smaller(report):
         try:
-            candidate.encode()
+            candidate.encode(limit)
         except ValueError:
             continue
         return candidate
@@ -85,7 +87,7 @@ def fit_report(report: PreparationReport) -> PreparationReport:
     assert facts is not None, "a short error fits"
     message = (
         f"the model has {len(facts.inputs)} inputs and {len(facts.outputs)} outputs or {len(facts.models)} models; "
-        "their names do not fit the 4 KiB a preparation can report; shorten the names"
+        f"their names do not fit the {limit:,} bytes that this preparation can report; shorten the names"
     )
     raise Failure(Reason.UNSUPPORTED_MODEL, message)
 
@@ -103,5 +105,6 @@ def _smaller(report: PreparationReport) -> Iterator[PreparationReport]:
     report = report.model_copy(update={"gates": ()})
     yield report
     if report.error is not None:
-        message = shorten(report.error.message, _SHORT_MESSAGE)
-        yield report.model_copy(update={"error": report.error.model_copy(update={"message": message})})
+        for longest in (600, 200):
+            error = report.error.model_copy(update={"message": shorten(report.error.message, longest)})
+            yield report.model_copy(update={"error": error})

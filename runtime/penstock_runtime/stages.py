@@ -237,7 +237,7 @@ def _timed(made: Made, progress: Progress) -> Made:
 
 
 def _optimized(order: Order, made: Made, asked: Asked, progress: Progress) -> Made:
-    from .optimize import OptimizeAsked, optimize  # noqa: PLC0415 - only where it is asked for
+    from .optimize import OptimizeAsked, copy_whole, optimize  # noqa: PLC0415 - only where it is asked for
 
     out = _fresh(order.prepared / "optimized")
     done = optimize(
@@ -256,7 +256,7 @@ def _optimized(order: Order, made: Made, asked: Asked, progress: Progress) -> Ma
         return replace(made, finding=finding, report=report)
     model = done.model
     if not model.is_relative_to(order.prepared):
-        model = Path(shutil.copyfile(model, _fresh(order.prepared / "candidate") / onnxmodel.PUBLISHED))
+        model = copy_whole(model, _fresh(order.prepared / "candidate") / onnxmodel.PUBLISHED)
     finding = onnxmodel.inspect_onnx(SourceTree.read(model.parent), asked, progress, model.name)
     _check_interface(made.finding, finding, "the optimized model")
     finding = replace(
@@ -284,8 +284,12 @@ def _hook(order: Order, made: Made, asked: Asked, progress: Progress) -> Path | 
         message = f"the container of spec.optimize.hook has left {len(found)} .onnx files in /work/hook; expected one"
         raise Failure(Reason.INVALID_MODEL, message)
     progress("reading the hook's model")
-    finding = onnxmodel.inspect_onnx(SourceTree.read(order.hook), asked, progress, found[0].name)
-    _check_interface(made.finding, finding, "the model that spec.optimize.hook returned")
+    what = "the model that spec.optimize.hook returned"
+    try:
+        finding = onnxmodel.inspect_onnx(SourceTree.read(order.hook), asked, progress, found[0].name)
+    except Failure as failure:
+        raise Failure(failure.reason, f"{what}: {failure.message}") from failure
+    _check_interface(made.finding, finding, what)
     return found[0]
 
 

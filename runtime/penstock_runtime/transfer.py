@@ -14,6 +14,7 @@ from typing import Any
 
 from penstock.api.preparation import REQUEST_VARIABLE, Needs, PreparationError, PreparationReport, PreparationRequest
 from penstock.api.reasons import Reason
+from penstock.api.termination import report_bytes
 
 from .conclusion import Conclusion, Measure
 from .failure import Failure, shorten
@@ -61,14 +62,14 @@ def main() -> int:
     if report.error or report.needs:
         with contextlib.suppress(OSError):
             meeting.write(FAILED, {})
-    text = report.encode()
+    text = fit_report(report).encode(report_bytes(os.environ))
     termination_log(places, text)
     print(text, file=sys.stderr)
     return 1 if report.error or (report.needs and mode == _FIRST) else 0
 
 
 def _failed(reason: Reason, message: str) -> PreparationReport:
-    return fit_report(PreparationReport(error=PreparationError(reason=reason, message=message)))
+    return PreparationReport(error=PreparationError(reason=reason, message=message))
 
 
 class Transfer:

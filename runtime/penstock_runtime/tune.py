@@ -19,7 +19,7 @@ __all__ = ["Search", "Trial", "candidates"]
 
 _DELAYS = ("1ms", "5ms")
 _REAL = 1.03
-"""A candidate must be this much better than the defaults, which two visits cannot tell from noise below."""
+"""A candidate must be this much better than the defaults, and each of its visits better than all of theirs."""
 
 
 @dataclass
@@ -97,12 +97,17 @@ class Search:
             return Tuned()
         best = min(measured, key=self._cost)
         defaults = self.trials[0]
-        if defaults in measured and best is not defaults and self._cost(best) * _REAL > self._cost(defaults):
+        if defaults in measured and best is not defaults and not self._is_clear(best, defaults):
             best.why = "not clearly better than the defaults"
             best = defaults
         best.why = best.why or "the best of all"
         self.chosen = best
         return best.tuned
+
+    def _is_clear(self, best: Trial, defaults: Trial) -> bool:
+        """Whether a difference is more than what visits of the same settings differ by."""
+        apart = max(best.values) < min(defaults.values) if self._lower else min(best.values) > max(defaults.values)
+        return apart and self._cost(best) * _REAL <= self._cost(defaults)
 
     def _cost(self, trial: Trial) -> float:
         """The mean of the visits as something to make small."""

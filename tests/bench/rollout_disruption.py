@@ -3,7 +3,7 @@
 Under 200 requests a second over new and kept connections, HTTP and gRPC, from a client that looks the name up in the
 cluster's DNS and keeps the answer for 30 s, with streams beside them that are shorter and longer than the drain:
 
-- `replacements`: 100 whole revision replacements of 10 weight changes each;
+- `replacements`: 100 whole revision replacements of 10 steps each, a step ended as soon as every router attests it;
 - `killed`: 20 rollouts, every fourth of them bad, while the operator's process is killed with -9 every 10 s;
 - `image`: a new image for the router fleet;
 - `away`: the API server away for 3 minutes while a canary has traffic;
@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -66,11 +66,16 @@ class Stage:
         self.turn += 1
         return self.versions["mlp" if self.turn % 2 else "linear"]
 
-    def rollout(self, version: Version, seconds: float = PATIENCE, **rollout: Any) -> dict[str, Any]:
+    def rollout(
+        self, version: Version, seconds: float = PATIENCE, *, hurried: bool = False, **rollout: Any
+    ) -> dict[str, Any]:
         """One revision from apply to its end, and the weight changes on the way."""
         deployed, start = self.place.deployed, time.monotonic()
         before = deployed.get()["status"]["stable"]["revision"]
-        with RouteWatch(self.place.cluster, deployed.namespace, NAME) as route:
+        with (
+            RouteWatch(self.place.cluster, deployed.namespace, NAME) as route,
+            hurrying(self.place, route, rollout["canary"]["steps"]) if hurried else nullcontext(),
+        ):
             self.place.apply(version, f"{time.time():.3f}", rollout=rollout)
             found = deployed.wait(lambda md: ended(md, before), seconds)
             revision = candidate_of(found, before)
@@ -104,6 +109,31 @@ class Stage:
         write_json(self.output, {**self.found, "missed": missed(self.found)})
 
 
+@contextmanager
+def hurrying(place: Place, route: RouteWatch, steps: list[dict[str, Any]]) -> Iterator[None]:
+    """Each step but the last is ended by command as soon as every router pod attests its weight."""
+    over = threading.Event()
+    stepping = {10 * step["weight"]: number for number, step in enumerate(steps[:-1], 1)}
+
+    def loop() -> None:
+        done = ""
+        while not over.wait(0.05):
+            generation = max(route.weights)
+            for revision, weight in dict(route.weights[generation]).items():
+                command = f"{revision}/{stepping.get(weight)}"
+                if weight in stepping and command != done and route.attested(generation):
+                    place.command(promote=command)
+                    done = command
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def streams(outcomes: list[Outcome]) -> list[Outcome]:
     return [one for one in outcomes if one.door.startswith("stream")]
 
@@ -113,7 +143,7 @@ def replacements(stage: Stage, count: int) -> None:
     runs = stage.found.get("replacements", {}).get("runs", [])
     for number in range(len(runs) + 1, count + 1):
         with stage.screen.stage(f"replacement_{number}", f"replacement {number} of {count}"):
-            runs.append(stage.rollout(stage.next_version(), canary={"steps": STEPS}))
+            runs.append(stage.rollout(stage.next_version(), hurried=True, canary={"steps": STEPS}))
         changes = sum(run["changes"] for run in runs)
         stage.count("replacements", runs=runs, changes=changes, wanted="Promoted")
         stage.screen.say(f"  {changes} weight changes, {stage.found['replacements']['lost']} requests lost in all")
@@ -227,11 +257,7 @@ def leader(stage: Stage) -> None:
 
 def abort(stage: Stage, candidate: str) -> None:
     """Take the candidate back, by whoever leads."""
-    found = stage.place.deployed.get()["spec"]
-    patch = json.dumps({"spec": {"rollout": {**found["rollout"], "abort": candidate}}})
-    cluster = stage.place.cluster
-    command = ("patch", "modeldeployments.penstock.dev", NAME, "-n", NAMESPACE, "--type=merge", "-p", patch)
-    cluster.call(cluster.kubectl, *command)
+    stage.place.command(abort=candidate)
     stage.place.deployed.wait(lambda md: not md["status"].get("candidate"), 60)
 
 

@@ -75,6 +75,12 @@ class Place:
         }
         apply(self.cluster, manifest)
 
+    def command(self, **fields: str) -> None:
+        """One of the commands that are fields of spec.rollout."""
+        patch = json.dumps({"spec": {"rollout": fields}})
+        target = (KIND, NAME, "-n", self.deployed.namespace)
+        self.cluster.call(self.cluster.kubectl, "patch", *target, "--type=merge", "-p", patch)
+
     @contextmanager
     def load(self, rate: float, **changes: Any) -> Iterator[Offered]:
         """Requests over every door, recorded in build/bench."""

@@ -130,6 +130,27 @@ def test_one_client_stays_with_one_revision(rolled):
     rolled.lost_nothing()
 
 
+def test_the_only_pod_changes_hands_in_a_declared_outage(rolled):
+    """`capacity: Replace` with one replica: requests are refused by the routers, and by nobody else."""
+    replaced = {"capacity": "Replace", "replace": {"hold": "2s"}, "supervision": {"onLoss": "Keep"}}
+    before = rolled.stable
+    candidate = rolled.start(rolled.versions.good(15), {**replaced, "analysis": {"mode": "Observe"}})
+    rolled.wait(lambda now: "a declared outage" in (now.get("message") or ""), 45)
+    rolled.wait(lambda now: now["stable"]["revision"] == candidate or not now["stable"]["readyReplicas"], 30)
+
+    deadline = time.monotonic() + 60
+    while rolled.status()["stable"]["revision"] == before and time.monotonic() < deadline:
+        pods = rolled.deployed.serving_pods()
+        assert len(pods) <= 1, f"there is room for one: {sorted(pods)}"
+        time.sleep(0.5)
+    rolled.wait_promoted(45)
+    assert rolled.answered_by(candidate)
+    refused = [one for one in rolled.outcomes() if one.wrong]
+    assert refused, "the outage was seen"
+    assert not [one for one in refused if one.revision in (before, candidate)], "only the routers refused"
+    rolled.load.forget()
+
+
 def test_a_canary_without_a_router_is_refused_with_its_reason(rolled):
     other = Deployed(rolled.deployed.cluster, rolled.deployed.namespace, "plain")
     try:

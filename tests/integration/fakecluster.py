@@ -36,6 +36,7 @@ from .fakerouters import FakeRouters
 __all__ = [
     "BROKEN",
     "CONVERTED",
+    "COUNTING",
     "FAILING",
     "LOAD_ERROR",
     "MISSING",
@@ -51,6 +52,8 @@ V1, V2 = "oci://models.example/digits:v1", "oci://models.example/digits:v2"
 BROKEN, MISSING = "oci://models.example/digits:broken", "oci://models.example/digits:missing"
 FAILING = "oci://models.example/digits:failing"
 """Serves, and fails every fifth request."""
+COUNTING = "oci://models.example/digits:counting"
+"""The same, and its server tells what Triton has counted."""
 CONVERTED = "oci://models.example/digits:sklearn"
 """Is for the image that converts; its p95 is 4 ms."""
 MOVED = "oci://models.example/digits:moved"
@@ -58,6 +61,7 @@ MOVED = "oci://models.example/digits:moved"
 LOAD_ERROR = "failed to load 'digits': Invalid argument: unexpected inference input 'X'"
 _CRDS = Path(__file__).parents[2] / "crds"
 _TIME = "2026-01-01T00:00:00Z"
+_RAISED = (Path(__file__).parents[1] / "golden/triton/raised.txt").read_bytes().replace(b'"m"', b'"digits"')
 
 
 class AuditedControlPlane(ControlPlane):
@@ -97,7 +101,7 @@ async def install_crds(client: KubeClient) -> None:
 async def pretending_kubelet(kubeconfig: Path) -> AsyncIterator[FakeRouters]:
     """Every pod of Penstock in the cluster gets its status while this is open."""
     async with connected(kubeconfig) as client, FakeRouters() as routers:
-        routers.failing[digest_of(FAILING)] = 0.2
+        routers.failing[digest_of(FAILING)] = routers.failing[digest_of(COUNTING)] = 0.2
         task = asyncio.create_task(_pretend(client, routers))
         try:
             yield routers
@@ -177,6 +181,9 @@ async def _attend(client: KubeClient, routers: FakeRouters, pod: Mapping[str, An
             status = _routing(await routers.start(pod))
         case _:
             status = _served(pod)
+            if _layer(pod) == digest_of(COUNTING):
+                status["podIP"] = await routers.start_counting(pod, _RAISED)
+                status["podIPs"] = [{"ip": status["podIP"]}]
             if status["conditions"] == _conditions("True"):
                 routers.serves(pod, _layer(pod))
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": metadata["name"]}, "status": status}

@@ -9,7 +9,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from math import floor, inf
 from types import TracebackType
@@ -19,6 +19,7 @@ from aiohttp import web
 
 from penstock.core.names import REVISION_LABEL, ROUTER_LABEL
 from penstock.probes.router import AGENT_PORT
+from penstock.probes.triton import METRICS_PORT
 
 __all__ = ["FakeRouters"]
 
@@ -95,6 +96,8 @@ class FakeRouters:
         """Digest of a model -> share of its requests that fail."""
         self.scrapes: Counter[str] = Counter()
         """Requests by namespace."""
+        self.examined: Counter[str] = Counter()
+        """Requests for Triton's metrics by namespace."""
         self.silent: set[str] = set()
         """Namespaces whose routers do not answer."""
         self._models: dict[str, dict[str, _Model]] = {}
@@ -115,18 +118,33 @@ class FakeRouters:
     async def start(self, pod: Mapping[str, Any]) -> str:
         """A router pod has been made; the address it answers at."""
         namespace, router = pod["metadata"]["namespace"], pod["metadata"]["labels"][ROUTER_LABEL]
-        number = next(_numbers)
-        address = f"127.{10 + os.getpid() % 200}.{number // 250}.{number % 250 + 1}"
-        app = web.Application()
 
         async def observe(request: web.Request) -> web.Response:
             return self._answer(namespace, router, request)
 
-        app.router.add_get("/v1/observe", observe)
+        return await self._listen(pod, AGENT_PORT, "/v1/observe", observe)
+
+    async def start_counting(self, pod: Mapping[str, Any], text: bytes) -> str:
+        """A server pod that tells what Triton has counted; the address it answers at."""
+        namespace = pod["metadata"]["namespace"]
+
+        async def metrics(_: web.Request) -> web.Response:
+            self.examined[namespace] += 1
+            return web.Response(body=text)
+
+        return await self._listen(pod, METRICS_PORT, "/metrics", metrics)
+
+    async def _listen(
+        self, pod: Mapping[str, Any], port: int, path: str, handler: Callable[[web.Request], Awaitable[web.Response]]
+    ) -> str:
+        number = next(_numbers)
+        address = f"127.{10 + os.getpid() % 200}.{number // 250}.{number % 250 + 1}"
+        app = web.Application()
+        app.router.add_get(path, handler)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, address, AGENT_PORT).start()
-        self._servers[namespace, pod["metadata"]["name"]] = runner
+        await web.TCPSite(runner, address, port).start()
+        self._servers[pod["metadata"]["namespace"], pod["metadata"]["name"]] = runner
         return address
 
     def serves(self, pod: Mapping[str, Any], digest: str) -> None:

@@ -161,9 +161,11 @@ def test_pods_are_admitted_where_pod_security_is_restricted(cluster: Cluster) ->
     core = CoreV1Api(cluster.api)
     enforced = {"pod-security.kubernetes.io/enforce": "restricted"}
     core.create_namespace({"metadata": {"name": NAMESPACE, "labels": enforced}})
-    cluster.upgrade()
-    deployed = AppsV1Api(cluster.api).list_namespaced_deployment(NAMESPACE).items
-    for item in deployed:
+    cluster.upgrade(nodeCache={"enabled": True})
+    apps = AppsV1Api(cluster.api)
+    caches = apps.list_namespaced_daemon_set(NAMESPACE).items
+    assert [item.metadata.name for item in caches] == ["penstock-node-cache"]
+    for item in (*apps.list_namespaced_deployment(NAMESPACE).items, *caches):
         template = cluster.api.sanitize_for_serialization(item.spec.template)
         core.create_namespaced_pod(NAMESPACE, {**template, "metadata": {"name": item.metadata.name}}, dry_run="All")
     careless = {"metadata": {"name": "careless"}, "spec": {"containers": [{"name": "a", "image": "a"}]}}

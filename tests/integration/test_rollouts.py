@@ -18,7 +18,7 @@ from penstock.core.router import traffic_split
 from penstock.kube.cache import Cache
 from penstock.kube.errors import Conflict
 
-from .fakecluster import FAILING, V1, V2
+from .fakecluster import COUNTING, FAILING, V1, V2
 from .portrait import differences, portray
 from .stage import Stage, says_nothing_more
 from .stories import Telling
@@ -126,14 +126,20 @@ async def test_while_nothing_is_judged_nobody_is_asked(stage: Stage) -> None:
 async def test_one_that_fails_is_taken_back(stage: Stage, record_property: Callable[[str, object], None]) -> None:
     async with stage.telling("failing") as told:
         await begin(told)
-        await told.edit({"model": {"uri": FAILING}})
+        await told.edit({"model": {"uri": COUNTING}})
         await settled(told, "RolledBack", V1)
-        old, new = (await revisions(told))[V1], (await revisions(told))[FAILING]
+        old, new = (await revisions(told))[V1], (await revisions(told))[COUNTING]
         routes = stage.routers.weights(told.namespace)
         assert routes == [{old: 1000}, {old: 900, new: 100}, {old: 1000}], routes
         status = await told.status()
         assert status["failedRevision"]["revision"] == new
         record_property("message", status["message"])
+        sentence = "Triton counted 40 failures of 40 requests (BACKEND: the model's own code raised an error)"
+        assert status["failedRevision"]["diagnosis"] == sentence
+        assert status["message"].endswith(f". {sentence}")
+        assert stage.routers.examined[told.namespace] == 1
+        events = await stage.client.list("Event", told.namespace)
+        assert [event["reason"] for event in events.items].count("RolledBack") == 1
         await says_nothing_more(told)
 
 

@@ -252,6 +252,31 @@ async def test_without_a_revision_the_answer_is_503_with_retry_after(scene: Scen
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
+async def test_while_the_only_pod_changes_hands_the_answer_is_503_with_retry_after(scene: Scene) -> None:
+    """`capacity: Replace`: both revisions are kept warm, nobody has a share, and its seconds are told."""
+    told = await scene.route({"a": 0, "b": 0})
+    assert told["warm"] == {"digits-a": 1, "digits-b": 1}
+    async with scene.client.get(f"http://127.0.0.1:{scene.port}/v2") as answer:
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert "change hands" in await answer.text()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{scene.port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(UNARY)(b"x")
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert dict(caught.value.trailing_metadata() or ())["retry-after"] == "5"
+    async with asyncio.timeout(10):
+        while {"generation": scene.generation, "weights": {}, "shadow": None} not in await states(scene):  # noqa: ASYNC110 - the agent is asked
+            await asyncio.sleep(0.2)
+    await scene.route({"a": 0, "b": 1000})
+    assert set(await scene.answers(5)) == {"b"}
+
+
+async def states(scene: Scene) -> list[dict[str, Any]]:
+    """Routes that were in force for whole seconds."""
+    found: list[dict[str, Any]] = (await scene.pod.observe("digits", since=0))[uid_of("digits")]["states"]
+    return found
+
+
 async def test_a_timeout_is_told_with_its_revision(scene: Scene) -> None:
     async def hang(_: web.Request) -> None:
         await asyncio.sleep(5)

@@ -29,6 +29,7 @@ from penstock_runtime.sources.oci import registry_auth
 from penstock_runtime.sources.s3 import S3Bucket, s3_client
 from penstock_runtime.web import Web
 from tests.integration.servers import WebServer, running_registry, web_server
+from tests.integration.sourcing import fetched, files_of, quick_web, refused
 from tests.integration.tls import Authority
 
 pytestmark = pytest.mark.filterwarnings(
@@ -46,24 +47,6 @@ def digest_of(data: bytes) -> str:
 
 def sign(data: bytes) -> bytes:
     return KEY.sign(data, ec.ECDSA(SHA256()))
-
-
-def quick_web(*plain: str, timeout: float = 5) -> Web:
-    return Web(plain, timeout=timeout, pauses=(0.01,))
-
-
-def fetched(uri: str, context: Context, root: Path, most: int = 1 << 20) -> Content:
-    return open_source(uri, context).fetch(root / "source", Budget(most))
-
-
-def refused(uri: str, context: Context, root: Path, most: int = 1 << 20) -> Failure:
-    with pytest.raises(Failure) as caught:
-        fetched(uri, context, root, most)
-    return caught.value
-
-
-def files_of(content: Content) -> dict[str, bytes]:
-    return {file.path: (content.root / file.path).read_bytes() for file in content.files}
 
 
 def check_signed(uri: str, context: Context, content: Content) -> None:

@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from moto.server import ThreadedMotoServer
 
 from penstock.api.reasons import Reason
-from penstock_runtime.content import Budget, Content, folder_digest
-from penstock_runtime.failure import Failure
+from penstock_runtime.content import folder_digest
 from penstock_runtime.sources import Connection, Context, open_source
 from penstock_runtime.sources.azure import _shared_key, azure_account
 from penstock_runtime.sources.s3 import s3_client
 from penstock_runtime.web import Web
 from tests.integration.foreign import CONTAINER_KEY, azurite, fake_gcs, mlflow_server
 from tests.integration.servers import WebServer, web_server
+from tests.integration.sourcing import fetched, files_of, quick_web, refused
 from tests.integration.tls import Authority
 
 pytestmark = pytest.mark.filterwarnings(
@@ -37,24 +37,6 @@ FILES = {
     "digits.onnx": b"\x08\x08other",
     "empty": b"",
 }
-
-
-def quick_web() -> Web:
-    return Web(timeout=5, pauses=(0.01,))
-
-
-def fetched(uri: str, context: Context, root: Path, most: int = 1 << 20) -> Content:
-    return open_source(uri, context).fetch(root / "source", Budget(most))
-
-
-def refused(uri: str, context: Context, root: Path, most: int = 1 << 20) -> Failure:
-    with pytest.raises(Failure) as caught:
-        fetched(uri, context, root, most)
-    return caught.value
-
-
-def files_of(content: Content) -> dict[str, bytes]:
-    return {file.path: (content.root / file.path).read_bytes() for file in content.files}
 
 
 def check_store(base: str, context: Context, folder: Path) -> None:

@@ -57,6 +57,12 @@ CASES = {
     "header": spec(stickiness={"header": "x-user-id"}),
     "cookie": spec(stickiness={"cookie": "mt.rev"}),
     "nothing": spec(revisions=[], stable=None),
+    "outage": spec(
+        revisions=[
+            {"name": "digits-a", "model": "digits", "weight": 0},
+            {"name": "digits-b", "model": "digits", "weight": 0},
+        ],
+    ),
 }
 
 

@@ -25,6 +25,7 @@ from penstock.core.names import PULL_SECRET, PUSH_SECRET
 from penstock.core.router import AGENT_PORT, fleet_objects
 from penstock.core.router.fleet import CLUSTER_ROLE
 from penstock.kube.objects import KINDS, WATCHED
+from penstock.probes.triton import METRICS_PORT
 
 pytestmark = pytest.mark.timeout(900)
 """The first run on a machine builds helm."""
@@ -38,6 +39,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "ClusterRoleBinding": client.V1ClusterRoleBinding,
     "ConfigMap": client.V1ConfigMap,
     "CustomResourceDefinition": client.V1CustomResourceDefinition,
+    "DaemonSet": client.V1DaemonSet,
     "Deployment": client.V1Deployment,
     "NetworkPolicy": client.V1NetworkPolicy,
     "PersistentVolumeClaim": client.V1PersistentVolumeClaim,
@@ -82,6 +84,11 @@ MATRIX: dict[str, dict[str, Any]] = {
     "a store elsewhere": {"registry": {"enabled": False, "host": "store.example:8443"}},
     "a store without a volume": {"registry": {"persistence": {"enabled": False}, "collectAtStart": False}},
     "a claim of one's own": {"registry": {"persistence": {"existingClaim": "models", "storageClassName": "fast"}}},
+    "a cache on every node": {"nodeCache": {"enabled": True}},
+    "a cache of a store elsewhere": {
+        "nodeCache": {"enabled": True, "podAnnotations": {"a": "b"}, "tolerations": [{"operator": "Exists"}]},
+        "registry": {"enabled": False, "host": "store.example:8443"},
+    },
     "an operator at rest": {"operator": {"replicas": 0}},
 }
 
@@ -123,7 +130,7 @@ def one(objects: Objects, kind: str, name: str = "penstock", namespace: str | No
 def pods(objects: Objects) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(metadata, spec) of every pod template."""
     for item in objects:
-        if item["kind"] == "Deployment":
+        if item["kind"] in ("Deployment", "DaemonSet"):
             yield item["spec"]["template"]["metadata"], item["spec"]["template"]["spec"]
 
 
@@ -200,6 +207,7 @@ def test_selectors_find_their_pods_and_no_others(objects: Objects) -> None:
     for item in objects:
         selector = {
             "Deployment": lambda spec: spec["selector"]["matchLabels"],
+            "DaemonSet": lambda spec: spec["selector"]["matchLabels"],
             "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
             "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
             "Service": lambda spec: spec["selector"],
@@ -361,7 +369,6 @@ def needed_rights() -> set[tuple[str, str, str, str]]:
         found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch", "delete")}
     for kind in (KINDS[name] for name in OWNED_BY_ROUTERS):
         found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch")}
-    found.remove(("policy", "poddisruptionbudgets", "delete", ""))  # it goes with its owner, never before
     found |= {("penstock.dev", f"{plural}/status", "patch", "") for plural in ("modeldeployments", "routers")}
     found.add(("penstock.dev", "trafficsplits", "update", ""))  # what somebody added to one is taken away whole
     found.add(("rbac.authorization.k8s.io", "clusterroles", "bind", CLUSTER_ROLE))
@@ -461,6 +468,15 @@ def test_the_operator_reaches_the_agents_and_they_let_it_in(helm: Path) -> None:
     assert fleet["RoleBinding"]["roleRef"]["name"] == CLUSTER_ROLE
 
 
+def test_the_operator_reaches_what_servers_count(helm: Path) -> None:
+    egress = one(render({}), "NetworkPolicy")["spec"]["egress"]
+    (servers,) = [rule for rule in egress if rule["ports"] == [{"port": METRICS_PORT, "protocol": "TCP"}]]
+    pod = json.loads((ROOT / "tests/golden/releases/0.1.0/smallest.json").read_text())["template"]
+    assert servers["to"][0]["namespaceSelector"] == {}
+    assert servers["to"][0]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert METRICS_PORT in [port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]]
+
+
 def test_monitors_name_ports_that_exist(helm: Path) -> None:
     rendered = render(EVERYTHING)
     operator = one(rendered, "PodMonitor")
@@ -488,6 +504,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no requests": ({"operator": {"resources": {"requests": None}}}, "operator/resources"),
     "a store nowhere": ({"registry": {"enabled": False}}, "registry/host"),
     "a store with a path": ({"registry": {"host": "reg.example/models"}}, "registry/host"),
+    "a cache in words": ({"nodeCache": {"size": "large"}}, "nodeCache/size"),
+    "a cache on the whole node": ({"nodeCache": {"hostPath": "/"}}, "nodeCache/hostPath"),
+    "a cache in a folder that climbs": ({"nodeCache": {"hostPath": "/var/../etc"}}, "nodeCache/hostPath"),
+    "a cache in the node's own folder": ({"nodeCache": {"hostPath": "/var"}}, "nodeCache/hostPath"),
     "a port that is none": ({"networkPolicy": {"apiServerPorts": [70000]}}, "apiServerPorts"),
     "no port": ({"networkPolicy": {"apiServerPorts": []}}, "apiServerPorts"),
     "an interval in words": ({"metrics": {"podMonitor": {"interval": "often"}}}, "podMonitor/interval"),

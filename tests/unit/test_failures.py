@@ -6,8 +6,9 @@ import json
 import pytest
 
 from penstock.api.facts import GateResult
-from penstock.api.preparation import REPORT_LIMIT, Needs, PreparationError, PreparationReport
+from penstock.api.preparation import Needs, PreparationError, PreparationReport
 from penstock.api.reasons import Reason
+from penstock.api.termination import REPORT_LIMIT
 from penstock.core.pipeline import preparation_outcome
 from penstock.core.server import serving_failure
 
@@ -142,6 +143,16 @@ def test_what_gates_measured_comes_with_the_failure():
     assert len(outcome.resolved) < 80
 
 
+def test_a_report_that_was_cut_off_is_not_called_a_pod_that_was_removed():
+    """What a kubelet makes of a long message in a pod with many containers; the Job has ended well all the same."""
+    text = PreparationReport(facts=facts(warnings=("x" * 100,) * 30)).encode()[:-40]
+    job = {**JOB, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    outcome = preparation_outcome(job, (pod("transfer", state=ended(0, text, "Completed")),))
+    assert (outcome.failed, outcome.reason) == (True, Reason.PREPARATION_FAILED)
+    assert f"{len(text)} bytes" in outcome.message
+    assert "12 KiB" in outcome.message
+
+
 def test_a_server_that_is_started_again_is_the_business_of_who_measures_it():
     item = pod("transfer", state={"running": {}})
     killed = {"state": {"running": {}}, "lastState": ended(137, reason="OOMKilled"), "restartCount": 1}
@@ -174,6 +185,65 @@ def test_a_pod_that_fits_nowhere_says_what_it_asks_for():
 def test_a_job_that_ended_without_a_report_has_failed(condition, reason):
     outcome = preparation_outcome({**JOB, "status": {"conditions": [condition]}}, ())
     assert (outcome.failed, outcome.reason) == (True, reason)
+
+
+TRACEBACK = "Traceback (most recent call last):\n" + "  File x, line 1, in y\n" * 80 + "URLError: no route to weights\n"
+
+
+@pytest.mark.parametrize(
+    ("container", "field"),
+    [
+        ("hook", "spec.optimize.hook"),
+        ("metric", "spec.gates.accuracy.image"),
+        ("metric-source", "spec.gates.accuracy.image"),
+        ("inspect", "the inspect container"),
+    ],
+)
+def test_who_ended_a_preparation_is_told_with_its_last_words(container, field):
+    message = preparation_outcome(JOB, (pod(container, state=ended(3, TRACEBACK)),)).message
+    assert field in message
+    assert "code 3" in message
+    assert message.endswith("URLError: no route to weights")
+    assert len(message) <= 600, "a condition has no more"
+
+
+def test_an_image_of_the_user_that_says_nothing_is_told_all_the_same():
+    message = preparation_outcome(JOB, (pod("metric", state=ended(7)),)).message
+    assert "spec.gates.accuracy.image ended with code 7" in message
+
+
+HUNG = {**JOB, "status": {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}}
+
+
+@pytest.mark.parametrize(
+    ("state", "leaving", "words"),
+    [
+        ({"running": {}}, False, "the container of spec.optimize.hook was still running"),
+        (ended(137), True, "the container of spec.optimize.hook was still running"),
+        (ended(0), True, "look at the Job's pods"),
+        (waits("PodInitializing"), True, "look at the Job's pods"),
+    ],
+)
+def test_a_deadline_names_the_container_that_used_it_up(state, leaving, words):
+    item = pod("transfer", state=waits("PodInitializing"))
+    item["status"]["initContainerStatuses"] = [
+        {"name": "fetch", "state": ended(0), "lastState": {}},
+        {"name": "server", "state": {"running": {}}, "lastState": {}},
+        {"name": "hook", "state": state, "lastState": {}},
+    ]
+    if leaving:
+        item["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    outcome = preparation_outcome(HUNG, (item,))
+    assert (outcome.failed, outcome.reason) == (True, Reason.PREPARATION_TIMEOUT)
+    assert words in outcome.message
+    assert "60 s" in outcome.message
+    assert "spec.prepare.timeout" in outcome.message
+
+
+def test_where_several_wait_for_each_other_a_deadline_blames_none():
+    both = pod("transfer", state={"running": {}})
+    both["status"]["containerStatuses"].append({"name": "inspect", "state": {"running": {}}, "lastState": {}})
+    assert "still running" not in preparation_outcome(HUNG, (both,)).message
 
 
 def test_a_large_report_is_compressed_and_one_too_large_is_refused():

@@ -24,7 +24,7 @@ from penstock_runtime.gates.consistency import check_consistency
 from penstock_runtime.gates.interval import drop_bound, rows_enough, smallest_bound, wilson
 from penstock_runtime.gates.offline import OfflineGates, judge_size, offline, read_reference
 from penstock_runtime.gates.parity import ParityError, compare, judge_parity, parity_report
-from penstock_runtime.gates.row import size_text
+from penstock_runtime.gates.row import number, size_text
 
 
 def scores(rows: int = 100, classes: int = 4, seed: int = 3) -> Any:
@@ -501,3 +501,15 @@ def test_files_that_nothing_here_runs_are_judged_by_size_alone(tmp_path: Path) -
 )
 def test_sizes_are_told_in_a_fitting_unit(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (1.0, "1"), (0.97, "0.97"), (5.7220459e-06, "5.722e-06"), (12.345678, "12.35"), (999.9, "999.9"),
+        (999.96, "1,000"), (1890.4, "1,890"), (99_999.6, "100,000"), (100_000, "100,000"), (-20_000, "-20,000"),
+        (1.5e13, "1.5e+13"),
+    ],
+)  # fmt: skip
+def test_numbers_for_people(value: float, text: str) -> None:
+    assert number(value) == text

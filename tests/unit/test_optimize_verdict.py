@@ -57,6 +57,26 @@ def test_what_is_kept(candidates, speeds, asked, kept) -> None:
     assert all(choice.why[candidate.name] for candidate in candidates)
 
 
+@pytest.mark.parametrize(
+    ("candidate", "asked", "kept"),
+    [
+        (HOOK, {}, False),
+        (STATIC, {"precision": "Auto"}, False),
+        (STATIC, {"precision": "INT8"}, True),
+        (HOOK, {"min_speedup": 1.0}, True),
+    ],
+)
+def test_a_speed_that_a_busy_node_made_up_is_none(candidate, asked, kept) -> None:
+    """On a cluster: a copy of the model itself was 1.26 times as fast, with bounds on both sides of 1."""
+    noisy = Ratings(None, {candidate.name: Rating(ratio=Ratio(1.26, 0.91, 1.61))})
+    choice = chosen([candidate], noisy, **asked)
+    assert (choice.kept is candidate) is kept
+    assert (
+        kept
+        or "1.26 times as fast as the model, but it may be anything from 0.91 to 1.61" in choice.why[candidate.name]
+    )
+
+
 def test_a_candidate_that_fails_its_gates_gives_way_to_the_next() -> None:
     seen = []
 

@@ -11,6 +11,7 @@ import yaml
 from kubernetes import client
 
 from penstock.api.preparation import PreparationRequest
+from penstock.api.termination import report_bytes
 from penstock.api.units import quantity_value
 from penstock.core.plan import Write, plan
 
@@ -191,6 +192,16 @@ def test_modes_say_who_waits_for_whom():
     assert [modes[case] for case in CASES if case != "sequential"] == [{}] * (len(CASES) - 1)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_all_reports_of_a_pod_are_kept_whole(case):
+    """A kubelet keeps 12 KiB of all containers' messages, in equal shares."""
+    found = containers(case)
+    for name in found.keys() - {*USERS, "server"}:
+        environment = {variable["name"]: variable["value"] for variable in found[name]["env"]}
+        assert report_bytes(environment) * len(found) <= 12 << 10
+    assert all("PENSTOCK_REPORT_BYTES" not in json.dumps(found[name]) for name in {*USERS, "server"} & found.keys())
+
+
 def test_the_measured_server_has_what_serving_pods_will_have():
     server = containers("converted")["server"]
     assert server["resources"]["limits"] == {"cpu": "2", "memory": "2048Mi"}
@@ -214,3 +225,19 @@ def test_the_policy_selects_the_pods_of_the_job():
     assert labels["app.kubernetes.io/component"] in selector["matchExpressions"][0]["values"]
     assert policy["spec"]["policyTypes"] == ["Ingress"]
     assert "ingress" not in policy["spec"]
+
+
+def test_a_claim_is_one_volume_however_often_it_is_spoken_of(monkeypatch):
+    """On a cluster: a kubelet never mounts the second volume of the same claim, and the pod waits for ever."""
+    shared = {
+        "model": {"uri": "pvc://content/models/7"},
+        "optimize": {"precision": "INT8", "calibration": {"uri": "pvc://other/rows.npz"}},
+        "gates": {"dataset": {"uri": "pvc://content/rows.npz"}, "parity": {"minTop1Agreement": "0.99"}},
+    }
+    monkeypatch.setitem(CASES, "shared", shared)
+    volumes = pod("shared")["volumes"]
+    claims = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v}
+    assert sorted(claims.values()) == ["content", "other"]
+    mounts = containers("shared")["transfer"]["volumeMounts"]
+    mounted = {mount["mountPath"]: claims[mount["name"]] for mount in mounts if mount["name"] in claims}
+    assert mounted == {"/source": "content", "/dataset-source": "content", "/calibration-source": "other"}

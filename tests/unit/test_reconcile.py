@@ -13,6 +13,7 @@ from penstock.controller.reconcile import Reconciler
 from penstock.core.names import MANAGED_BY, ObjectKey, key_of
 from penstock.core.observed import Observed
 from penstock.core.plan import Event, Join, Leave, Plan, Write
+from penstock.core.servercounts import Examination
 from penstock.core.settings import Settings
 from penstock.kube.cache import Cache
 from penstock.kube.errors import AlreadyTaken, ApiError, Conflict, FieldCause, Invalid
@@ -87,6 +88,20 @@ class Server:
         self.asked.append(("delete", kind))
 
 
+class Examiner:
+    """Says when it was asked for something."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def follow(self, key: Any, wanted: Examination | None) -> None:
+        if wanted:
+            self.server.asked.append(("examine", wanted.revision))
+
+    def findings(self, key: Any) -> None:
+        return None
+
+
 class Scene:
     """One ModelDeployment whose plan is what the test says."""
 
@@ -103,8 +118,9 @@ class Scene:
         fleets: Any = self
         events: Any = self
         settings = Settings(jobs_image="j", triton_image="t")
+        examiner: Any = Examiner(self.server)
         self.reconciler = Reconciler(
-            server, self.cache, settings, credentials, events, fleets, self.woken.append, lambda: NOW
+            server, self.cache, settings, credentials, events, fleets, self.woken.append, lambda: NOW, examiner=examiner
         )
 
     def deployment(self, **status: Any) -> Json:
@@ -160,6 +176,19 @@ async def test_traffic_is_taken_back_before_anything_else_is_asked(scene: Scene)
         ("create", "Deployment"),
         ("status", "ModelDeployment"),
         ("event", "RolledBack"),
+    ]
+
+
+async def test_servers_are_asked_only_after_the_traffic_is_back_and_status_says_so(scene: Scene) -> None:
+    scene.put(stored(split(3)))
+    events = (Event("Warning", "RolledBack", ""),)
+    scene.plan = Plan(STATUS, (Write(split(4)),), events=events, examine=Examination("digits-2", "now", ("10.0.0.1",)))
+    await scene.reconcile()
+    assert scene.server.asked == [
+        ("apply", "TrafficSplit", "urgent"),
+        ("status", "ModelDeployment"),
+        ("event", "RolledBack"),
+        ("examine", "digits-2"),
     ]
 
 

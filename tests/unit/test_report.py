@@ -203,8 +203,38 @@ def test_the_terminal_shows_every_number() -> None:
         "needs a GPU",
         "p99 7.9 ms",
         "1,890 rows/s",
+        "instances 2, threads 1",
     ):
         assert words in text, words
+
+
+def test_rates_and_memory_stand_close_together_on_the_terminal() -> None:
+    lines = shown(whole()).splitlines()
+    at = next(index for index, line in enumerate(lines) if line.startswith("latency  "))
+    assert [line.split()[0] for line in lines[at : at + 3]] == ["latency", "rate", "memory"]
+
+
+def test_the_defaults_of_a_search_are_called_so() -> None:
+    trials = [{"settings": {"defaults": True}, "value": 9}, {"settings": {"instances": 2}, "value": 5, "chosen": True}]
+    report = whole(serving={"goal": "Latency", "trials": trials})
+    for text in (shown(report), page(report, "digits", "")):
+        assert "the defaults" in text
+        assert "defaults True" not in text
+
+
+def test_what_is_not_known_of_the_source_has_no_line() -> None:
+    text = page(whole(), "digits", "")
+    assert "<dt>digest</dt>" in text
+    assert "resolved to" not in text
+    assert "<code></code>" not in text
+
+
+def test_a_latency_is_drawn_once_with_its_histogram() -> None:
+    """Beside the accuracy its interval, milliseconds wide, would be a dot on an axis of seconds."""
+    latency = {"name": "latency.p95", "passed": True, "value": 4.1, "bound": 2000, "interval": [3.9, 4.3], "unit": "ms"}
+    text = page(whole(gates=[latency]), "digits", "")
+    assert "Latency in the server" in text
+    assert "confidence interval" not in text
 
 
 @given(
@@ -224,8 +254,8 @@ def test_any_histogram_can_be_drawn(edges: list[float], mark: float, data: st.Da
     ("found", "expected"),
     [
         (number(0), "0"), (number(12345.678), "12,346"), (number(0.99630001), "0.9963"), (number(1e-5), "1e-5"),
-        (number(2.5e8), "2.5e8"), (number(-3.14159), "-3.142"), (bytes_text(0), "0 bytes"),
-        (bytes_text(2048), "2.0 KiB"),
+        (number(2.5e8), "250,000,000"), (number(2.5e13), "2.5e13"), (number(-3.14159), "-3.142"),
+        (bytes_text(0), "0 bytes"), (bytes_text(2048), "2.0 KiB"),
         (bytes_text(183_000), "179 KiB"), (bytes_text(3 << 40), "3.0 TiB"), (milliseconds(0.017), "17 µs"),
         (milliseconds(12.34), "12.3 ms"), (milliseconds(1500), "1.5 s"), (plain("a\n\tb\x00c"), "a b�c"),
         (plain("x" * 20, 5), "xxxx…"),

@@ -319,6 +319,8 @@ class Silent:
 
     def view(self, *_: Any) -> None: ...
 
+    def findings(self, *_: Any) -> None: ...
+
 
 class Loop:
     """A reconciler over a cache and an API server of plain dictionaries."""
@@ -328,7 +330,7 @@ class Loop:
         clock = lambda: datetime(2026, 1, 1, tzinfo=UTC)  # noqa: E731
         quiet = Silent()
         self.reconciler = Reconciler(
-            self.api, self.cache, SETTINGS, self.credentials, quiet, quiet, lambda _: None, clock
+            self.api, self.cache, SETTINGS, self.credentials, quiet, quiet, lambda _: None, clock, examiner=quiet
         )
         self.watch(self.api.store(manifest(V1, traffic=DIRECT), "md-uid-1"))
 

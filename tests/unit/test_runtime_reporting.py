@@ -6,10 +6,11 @@ import string
 import pytest
 
 from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
-from penstock.api.preparation import REPORT_LIMIT, PreparationError, PreparationReport
+from penstock.api.preparation import PreparationError, PreparationReport
 from penstock.api.proving import GatesSpec
 from penstock.api.reasons import Reason
 from penstock.api.report import GateRow
+from penstock.api.termination import REPORT_LIMIT, REPORT_VARIABLE, report_bytes, report_limit
 from penstock_runtime.failure import Failure
 from penstock_runtime.reporting import check_all_judged, fit_report, gate_results, gate_rows, refusal
 
@@ -159,3 +160,29 @@ def test_a_gate_that_nobody_judged_is_an_error() -> None:
 def test_numbers_that_status_could_not_hold_are_no_report(size: str) -> None:
     with pytest.raises(ValueError, match="not a preparation report"):
         PreparationReport.decode('{"needs": {"format": "Keras", "opener": "Convert", "sizeBytes": ' + size + "}}")
+
+
+@pytest.mark.parametrize("containers", [1, 2, 4, 6, 8])
+@pytest.mark.parametrize("failed", [0, 1, 16])
+def test_what_is_told_fits_the_share_of_its_pod(containers: int, failed: int) -> None:
+    """On a cluster: of a pod with six containers no message is longer than 2,048 bytes, the rest of it was gone."""
+    limit = report_limit(containers)
+    assert limit * containers <= 12 << 10
+    results = gate_results([row(at, passed=at >= failed) for at in range(16)])
+    error = PreparationError(reason=Reason.PARITY_FAILED, message=noise(1400)) if failed else None
+    report = PreparationReport(
+        facts=None if failed else facts(warnings=8), error=error, gates=results, report=DIGEST, resolved=noise(256)
+    )
+    told = PreparationReport.decode(fit_report(report, limit).encode(limit))
+    assert (told.report, told.resolved) == (report.report, report.resolved)
+    if report.facts is not None:
+        assert told.facts is not None
+        assert told.facts.inputs == report.facts.inputs
+    else:
+        assert told.error is not None
+        assert told.error.message[:90] == report.error.message[:90]
+
+
+def test_a_container_knows_its_share_from_its_variables() -> None:
+    assert report_bytes({}) == REPORT_LIMIT == report_limit(2)
+    assert report_bytes({REPORT_VARIABLE: str(report_limit(6))}) == 1755

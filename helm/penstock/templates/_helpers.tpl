@@ -42,6 +42,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- join "," (uniq $hosts) -}}
 {{- end }}
 
+{{/* where a pod finds the cache of its own node */}}
+{{- define "penstock.nodeCacheHost" -}}
+{{- printf "node-cache.%s:5001" .Release.Namespace -}}
+{{- end }}
+
 {{/* names of pull secrets with commas between them */}}
 {{- define "penstock.pullSecretNames" -}}
 {{- $names := list -}}
@@ -55,7 +60,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- join "," $names -}}
 {{- end }}
 
-{{/* what the operator's and the registry's pod have in common; takes root and settings */}}
+{{/* what the operator's, the registry's and the node cache's pod have in common; takes root and settings */}}
 {{- define "penstock.pod" -}}
 enableServiceLinks: false
 terminationGracePeriodSeconds: 30

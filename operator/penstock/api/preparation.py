@@ -1,14 +1,12 @@
 """What the operator asks of a preparation Job, and what the Job answers.
 
 The request travels as JSON in one environment variable, the report as the container's termination message: 4,096 bytes
-at most, compressed when it has to be, and validated by this same code on both sides.
+at most, less in a pod of many containers, compressed when it has to be, and validated by this same code on both sides.
 """
 
-import base64
-import zlib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from .base import ApiModel
 from .facts import Count, Digest, GateResult, ModelFacts, Tensor
@@ -16,9 +14,9 @@ from .model import ConnectionSpec, SourceFormat
 from .openers import Opener
 from .proving import GatesSpec, OptimizeSpec
 from .reasons import Reason
+from .termination import REPORT_LIMIT, pack, unpack
 
 __all__ = [
-    "REPORT_LIMIT",
     "REQUEST_VARIABLE",
     "Needs",
     "PreparationError",
@@ -28,8 +26,6 @@ __all__ = [
 ]
 
 REQUEST_VARIABLE = "PENSTOCK_REQUEST"
-REPORT_LIMIT = 4096
-_COMPRESSED = "z:"
 
 
 class PreparationRequest(ApiModel):
@@ -96,25 +92,16 @@ class PreparationReport(ApiModel):
     report: Digest | None = None
     """Manifest of the whole report in the artifact store."""
 
-    def encode(self) -> str:
-        """The termination message; raises ValueError when even compressed it is over 4,096 bytes."""
-        text = self.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
-        if len(text.encode()) > REPORT_LIMIT:
-            text = _COMPRESSED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
-        if len(text) > REPORT_LIMIT:
-            raise ValueError(f"the report takes {len(text)} bytes compressed, {REPORT_LIMIT} fit")
-        return text
+    def encode(self, limit: int = REPORT_LIMIT) -> str:
+        """The termination message; raises ValueError when even compressed it is over so many bytes."""
+        return pack(self.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True), limit)
 
     @classmethod
     def decode(cls, text: str) -> "PreparationReport":
         """The report in a termination message; raises ValueError for anything that is not one."""
         try:
-            if text.startswith(_COMPRESSED):
-                packed = base64.b64decode(text.removeprefix(_COMPRESSED), validate=True)
-                unpacker = zlib.decompressobj()
-                text = unpacker.decompress(packed, 1 << 20).decode()
-            report = cls.model_validate_json(text)
-        except (ValidationError, zlib.error, UnicodeDecodeError) as error:
+            report = cls.model_validate_json(unpack(text))
+        except ValueError as error:
             raise ValueError(f"not a preparation report: {error}") from error
         said = sum(part is not None for part in (report.facts, report.error, report.needs))
         if said > 1 or (said == 0 and report.resolved is None):

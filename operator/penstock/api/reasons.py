@@ -130,6 +130,15 @@ class Reason(StrEnum):
     # rollouts
     STEP_STARTED = "StepStarted"
     """The candidate gets its next share of the requests, or its first copies."""
+    POD_REPLACED = "PodReplaced"
+    """With capacity: Replace stable gives up a pod, and the candidate starts one in its place."""
+    OUTAGE_DECLARED = "OutageDeclared"
+    """capacity: Replace with one replica: nothing serves until the candidate is ready, or stable is back.
+
+    Requests get 503 with Retry-After.
+    """
+    START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
+    """With capacity: Replace the candidate was not ready within analysis.deadline; its room went back to stable."""
     PAUSED = "Paused"
     """The rollout waits for a person: spec.rollout.paused, autoPromote: false, or a deadline without a verdict."""
     DEADLINE_EXCEEDED = "DeadlineExceeded"

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from . import rules, trafficrules
+from . import replacerules, rules, trafficrules
 from .base import ApiModel, Duration, K8s, Number, Rule
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ErrorsSpec",
     "InitialSpec",
     "LatencySpec",
+    "ReplaceSpec",
     "RolloutSpec",
     "ShadowSpec",
     "Step",
@@ -49,6 +50,13 @@ class BlueGreenSpec(ApiModel):
     """After the switch the previous revision keeps 5 % for this long, so that both can be compared."""
     keep_previous: Duration = "10m"
     """The previous revision keeps its pods for this long, for an instant return."""
+
+
+class ReplaceSpec(ApiModel):
+    """How pods change hands with `capacity: Replace`; every pod of the candidate is a step."""
+
+    hold: Annotated[Duration, K8s(rules=(trafficrules.HOLD_RANGE,))] = "1m"
+    """How long each share is observed at least; time without counters does not count."""
 
 
 class ShadowSpec(ApiModel):
@@ -118,7 +126,13 @@ class InitialSpec(ApiModel):
 class RolloutSpec(ApiModel):
     """How a new revision takes the place of the stable one."""
 
-    cel_rules: ClassVar[tuple[Rule, ...]] = (trafficrules.STRATEGY_FIELDS,)
+    cel_rules: ClassVar[tuple[Rule, ...]] = (
+        trafficrules.STRATEGY_FIELDS,
+        replacerules.REPLACE_FIELD,
+        replacerules.REPLACE_KEEPS,
+        replacerules.REPLACE_STEPS,
+        replacerules.REPLACE_SHADOW,
+    )
 
     strategy: Literal["Canary", "BlueGreen", "Immediate"] | None = None
     """Default: Canary, with provider Service Immediate."""
@@ -126,6 +140,10 @@ class RolloutSpec(ApiModel):
     """Default: 10 % for 1m, then 50 % for 1m."""
     blue_green: BlueGreenSpec | None = None
     shadow: ShadowSpec | None = None
+    capacity: Literal["Surge", "Replace"] | None = None
+    """Surge, the default: the candidate's pods beside stable's. Replace: there is no room for both, so stable gives its
+    pods up one by one and the candidate has their share; with one replica that is an outage, declared by this field."""
+    replace: ReplaceSpec | None = None
     analysis: AnalysisSpec | None = None
     supervision: SupervisionSpec | None = None
     initial: InitialSpec | None = None

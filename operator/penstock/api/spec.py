@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from . import rules, trafficrules
+from . import replacerules, rules, trafficrules
 from .base import ApiModel, Duration, K8s, Quantity, Rule
 from .model import ModelSpec, ObjectName
 from .proving import GatesSpec, OptimizeSpec
@@ -180,7 +180,12 @@ class AutoscalingSpec(ApiModel):
 class ModelDeploymentSpec(ApiModel):
     """Which model, how it is served, how many."""
 
-    cel_rules: ClassVar[tuple[Rule, ...]] = (rules.VERBATIM_SERVER, trafficrules.STRATEGY_OF_PROVIDER)
+    cel_rules: ClassVar[tuple[Rule, ...]] = (
+        rules.VERBATIM_SERVER,
+        trafficrules.STRATEGY_OF_PROVIDER,
+        replacerules.REPLACE_AUTOSCALING,
+        replacerules.REPLACE_PROVIDER,
+    )
 
     model: ModelSpec
     optimize: OptimizeSpec | None = None

@@ -90,7 +90,7 @@ class AnalysisStatus(ApiModel):
 class CandidateStatus(RevisionStatus):
     """The revision on its way."""
 
-    stage: Literal["Starting", "Warming", "Previewing", "Shadowing", "Stepping", "Promoting"] | None = None
+    stage: Literal["Starting", "Warming", "Previewing", "Shadowing", "Replacing", "Stepping", "Promoting"] | None = None
     step: int = 0
     """Counted from 1; 0 before the first."""
     observed_seconds: int = 0
@@ -101,10 +101,15 @@ class CandidateStatus(RevisionStatus):
     plan: Annotated[tuple[PlannedStep, ...], Field(max_length=21), K8s(list_type="atomic")] | None = None
     """Pinned with strategy and shadow when the rollout began; later edits count for the next one."""
     shadow: PlannedStep | None = None
+    replaced: int | None = None
+    """With capacity: Replace: how many pods change hands in all, pinned with the plan."""
+    replacing_since: Time | None = None
+    """Since when stable makes room for the present step; the candidate has to be ready within analysis.deadline."""
     verdict: Literal["Pass", "Fail", "Undecided", "Inconclusive", "NoEvidence"] | None = None
     analysis: AnalysisStatus | None = None
     judged_since: Time | None = None
-    """When it first got traffic; the deadline counts from here."""
+    """When it first got traffic, with capacity: Replace when stable began to make room; the deadline counts from
+    here."""
 
 
 class FailedRevision(ApiModel):
@@ -114,6 +119,8 @@ class FailedRevision(ApiModel):
     reason: str
     message: Message
     time: Time
+    diagnosis: Annotated[str, Field(max_length=512)] | None = None
+    """What Triton's own counters say of it, where they could be read at once; no part of the verdict."""
 
 
 class PreparationStatus(ApiModel):

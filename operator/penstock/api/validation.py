@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from . import base, modelrules, rules, trafficrules
+from . import base, modelrules, replacerules, rules, trafficrules
 from .base import Rule
 from .crd import root_schema
 from .kinds import DEFINITIONS
@@ -24,7 +24,7 @@ __all__ = ["BY_CEL", "Fault", "validate"]
 Schema = Mapping[str, Any]
 BY_CEL = {
     item.rule: item
-    for module in (base, rules, modelrules, trafficrules)
+    for module in (base, rules, modelrules, trafficrules, replacerules)
     for item in vars(module).values()
     if isinstance(item, Rule)
 }

@@ -96,6 +96,8 @@ def _objects(observed: Observed, record: RevisionRecord) -> list[dict[str, Any]]
         candidate=None,
         candidate_since=None,
         candidate_replicas=0,
+        stable_replicas=observed.deployment.spec.replicas,
+        released=(),
         draining=(),
         failure=None,
         failed=None,
@@ -153,7 +155,9 @@ _Dumper.add_representer(str, _text)
 
 def _read(stream: Any) -> ModelDeployment:
     """The one ModelDeployment of a file; what else it holds, such as its namespace, is passed over."""
-    documents = [item for item in read_documents(stream) if isinstance(item, Mapping) and item.get("kind") == KIND]
+    documents = [
+        dict(item) for item in read_documents(stream) if isinstance(item, Mapping) and item.get("kind") == KIND
+    ]
     if len(documents) != 1:
         raise click.ClickException(f"{stream.name} holds {len(documents)} ModelDeployments, one is expected")
     try:

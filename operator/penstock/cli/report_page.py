@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from penstock.api.report import Candidate, GateRow, Optimization, Report, Serving
+from penstock.api.report import Candidate, GateRow, Optimization, Report, Serving, Source
 
 from .report_markup import Child, Markup, tag
 from .report_plots import Mark, accuracy_plot, candidate_plot, histogram_plot, throughput_plot
@@ -15,6 +15,7 @@ from .report_words import (
     number,
     plain,
     precision_name,
+    settings_of,
     times,
 )
 
@@ -116,7 +117,7 @@ def _figure(plot: Markup, caption: str) -> Markup:
 
 def _accuracy(gates: Sequence[GateRow]) -> Iterable[Child]:
     for gate in gates:
-        if gate.value is not None and gate.interval is not None:
+        if gate.value is not None and gate.interval is not None and not gate.name.startswith("latency."):
             rows = f" of {gate.rows:,} rows" if gate.rows else ""
             yield _figure(accuracy_plot(gate), f"{gate.name}: measured value{rows} with its 95 % confidence interval")
 
@@ -180,14 +181,16 @@ def _trials(serving: Serving) -> Markup:
     unit = "rows/s" if serving.goal == "Throughput" else "p95 in ms"
     rows = [
         (
-            tag("td", ", ".join(f"{key} {value}" for key, value in trial.settings.items())),
+            tag("td", settings_of(trial)),
             tag("td", number(trial.value) if trial.value is not None else "-", class_="number"),
             tag("td", "chosen" if trial.chosen else "", class_="good"),
             tag("td", trial.why),
         )
         for trial in serving.trials
     ]
-    note = "Settings that were tried in turn; the best one within what was asked is served."
+    note = (
+        "Settings that were tried in turn, and back again; what is served is the best, if clearly so, or the defaults."
+    )
     table = _table(("settings", unit, "", "remark"), rows, (unit,))
     return tag("section", tag("h2", "Search for settings"), tag("p", note, class_="note"), table)
 
@@ -195,7 +198,8 @@ def _trials(serving: Serving) -> Markup:
 def _optimization(found: Optimization) -> Markup:
     candidates = candidates_of(found)
     kept = next((item for item in candidates if item.kept), found.baseline)
-    sentence = f"asked: {plain(found.asked.precision or 'None', 32)}; served: {plain(kept.name, 64) if kept else '-'}"
+    asked, served = plain(found.asked.precision or "None", 32), plain(kept.name, 64) if kept else "-"
+    sentence = f"precision asked for: {asked}; served: {served}"
     rows = [
         (
             tag("td", plain(item.name, 64)),
@@ -233,9 +237,7 @@ def _warnings(warnings: Sequence[str]) -> Child:
 def _origin(report: Report) -> Markup:
     source, conversion, machine = report.source, report.conversion, report.machine
     facts: list[tuple[str, Child]] = [
-        ("source", tag("code", source.uri)),
-        ("resolved to", tag("code", source.resolved)),
-        ("digest", tag("code", source.digest)),
+        *((name, tag("code", text)) for name, text in _whence(source) if text),
         ("signature", source.signature),
         ("size", bytes_text(source.size_bytes) if source.size_bytes is not None else ""),
         ("format", source.format),
@@ -255,6 +257,12 @@ def _origin(report: Report) -> Markup:
     if machine.flags:
         parts.append(tag("details", tag("summary", "CPU features"), tag("p", ", ".join(machine.flags))))
     return tag("section", *parts)
+
+
+def _whence(source: Source) -> Iterable[tuple[str, str]]:
+    yield "source", source.uri
+    yield "resolved to", source.resolved
+    yield "digest", source.digest
 
 
 def _machine(cpu: str, cores: float | None) -> str:

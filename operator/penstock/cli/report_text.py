@@ -17,6 +17,7 @@ from .report_words import (
     number,
     plain,
     precision_name,
+    settings_of,
     times,
 )
 
@@ -93,22 +94,27 @@ def _optimization(found: Optimization) -> Table:
 
 def _serving(serving: Serving) -> Iterator[RenderableType]:
     latency = serving.latency
+    lines = []
     if latency:
         values = (("p50", latency.p50_ms), ("p95", latency.p95_ms), ("p99", latency.p99_ms))
         shown = "  ".join(f"{name} {milliseconds(value)}" for name, value in values if value is not None)
         bars = _bars(latency.histogram.counts) if latency.histogram else ""
-        yield Text(f"latency   {shown}  ({latency.requests:,} requests, {latency.concurrency} at once)  {bars}")
+        lines.append(f"latency   {shown}  ({latency.requests:,} requests, {latency.concurrency} at once)  {bars}")
     for item in serving.throughput:
         size = "1 row" if item.batch_size == 1 else f"{item.batch_size:,} rows"
-        yield Text(f"rate      {number(item.rows_per_second)} rows/s in requests of {size}, {item.concurrency} at once")
+        lines.append(
+            f"rate      {number(item.rows_per_second)} rows/s in requests of {size}, {item.concurrency} at once"
+        )
     if serving.memory:
         limit = f" of {bytes_text(serving.memory.limit_bytes)}" if serving.memory.limit_bytes else ""
-        yield Text(f"memory    {bytes_text(serving.memory.peak_bytes)}{limit}")
+        lines.append(f"memory    {bytes_text(serving.memory.peak_bytes)}{limit}")
+    if lines:
+        yield Text("\n".join(lines))
     if serving.trials:
         unit = "rows/s" if serving.goal == "Throughput" else "p95 in ms"
         rows = [
             (
-                ", ".join(f"{key} {value}" for key, value in trial.settings.items()),
+                settings_of(trial),
                 number(trial.value) if trial.value is not None else "-",
                 "chosen" if trial.chosen else "",
                 trial.why,

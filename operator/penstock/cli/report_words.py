@@ -2,7 +2,7 @@
 
 import math
 
-from penstock.api.report import Candidate, GateRow, Optimization, Report
+from penstock.api.report import Candidate, GateRow, Optimization, Report, Trial
 
 __all__ = [
     "bytes_text",
@@ -13,6 +13,7 @@ __all__ = [
     "number",
     "plain",
     "precision_name",
+    "settings_of",
     "times",
 ]
 
@@ -27,8 +28,8 @@ def plain(text: str, most: int = 2000) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits at most, whole thousands with separators."""
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
+    """Four digits, and all before the point of large ones, with separators: `100,000`."""
+    if value == 0 or 1e-3 <= abs(value) < 1e12:
         rounded = round(value, max(0, 3 - math.floor(math.log10(abs(value))))) if value else 0.0
         return f"{rounded:,.0f}" if rounded == int(rounded) else f"{rounded:,.15g}"
     digits, _, power = f"{value:.3g}".partition("e")
@@ -57,6 +58,12 @@ def times(factor: float) -> str:
 def precision_name(candidate: Candidate) -> str:
     """The numerics of a candidate."""
     return plain(candidate.precision or "", 32) or "as it is"
+
+
+def settings_of(trial: Trial) -> str:
+    """What a trial has changed of the settings."""
+    changed = {key: value for key, value in trial.settings.items() if (key, value) != ("defaults", True)}
+    return ", ".join(f"{plain(key, 64)} {plain(str(value), 64)}" for key, value in changed.items()) or "the defaults"
 
 
 def headline(report: Report) -> str:

@@ -155,7 +155,8 @@ def _course(candidate: Manifest) -> Iterator[str]:
         reached = 0 if stage == "Shadowing" else 1 if stage in ("Stepping", "Promoting") else -1
         yield _planned(candidate, shadow, reached, f"copies of {shadow['weight']} %")
     for number, planned in enumerate(plan, 1):
-        reached = -1 if number > step else 0 if number == step and stage == "Stepping" else 1
+        ahead = number > step or (number == step and stage == "Replacing")
+        reached = -1 if ahead else 0 if number == step and stage == "Stepping" else 1
         yield _planned(candidate, planned, reached, f"{planned['weight']} %")
 
 

@@ -24,9 +24,11 @@ from penstock.kube.events import EventRecorder
 from penstock.kube.lease import LeaderLease
 from penstock.kube.queue import KeyedQueue
 from penstock.probes.router import RouterReader
+from penstock.probes.triton import TritonReader
 from penstock.telemetry import Telemetry
 
 from .credentials import RegistryCredentials
+from .examiner import Examiner
 from .fleetwatch import FleetWatch
 from .garbage import PERIOD_SECONDS, ArtifactCollector
 from .health import Check, Health, HealthServer, LoopTick
@@ -77,6 +79,8 @@ class Operator:
         self._routers: KeyedQueue[RouterKey] = KeyedQueue()
         self._reader = RouterReader(observer=self._telemetry.fleets.scraped)
         self._fleets = FleetWatch(self._cache, self._reader, lambda key: self._queue.add(key, urgent=True))
+        self._servers = TritonReader()
+        self._examiner = Examiner(self._servers, self._queue.add)
         self._listed = asyncio.Event()
         self._watch = Watch(
             self._client,
@@ -103,6 +107,7 @@ class Operator:
             self._fleets,
             self._routers.add,
             _now,
+            examiner=self._examiner,
         )
         return Workers(KIND, self._queue, reconciler.reconcile, self._telemetry.reconcile, self._show)
 
@@ -188,6 +193,8 @@ class Operator:
             await asyncio.gather(*work, return_exceptions=True)
             await self._fleets.close()
             await self._reader.close()
+            await self._examiner.close()
+            await self._servers.close()
             await self._events.flush()
             _cancel([events, garbage])
             stop_watch.set()

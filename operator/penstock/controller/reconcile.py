@@ -28,6 +28,7 @@ from penstock.kube.events import EventRecorder
 from penstock.kube.objects import controller_uid
 
 from .credentials import RegistryCredentials, shared_repository
+from .examiner import Examiner
 from .fleetwatch import FleetWatch, Interest
 from .ports import PortBook
 from .wakes import wanted_router
@@ -54,11 +55,13 @@ class Reconciler:
         fleets: FleetWatch,
         wake_router: Callable[[RouterKey], None],
         clock: Callable[[], datetime],
+        *,
+        examiner: Examiner,
     ) -> None:
         """`wake_router` is told of Routers that this has given another model, or taken one."""
         self._client, self._cache, self._settings = client, cache, settings
         self._credentials, self._events, self._clock = credentials, events, clock
-        self._fleets, self._wake_router = fleets, wake_router
+        self._fleets, self._examiner, self._wake_router = fleets, examiner, wake_router
         self._writer, self._ports = Writer(client, cache), PortBook(cache)
         self._obstacles: dict[DeploymentKey, Obstacles] = {}
         self._refused_raises: dict[DeploymentKey, Obstacles] = {}
@@ -91,6 +94,7 @@ class Reconciler:
             self._obstacles[key] = blocked
             decided = plan(replace(observed, obstacles={**refused, **blocked}), now)
         told = await self._tell(raw, decided)
+        self._examiner.follow(key, decided.examine)
         if blocked:
             return self._next(decided, blocked, told=told)
         self._refused_raises[key] = await obstacles_of(self._raise(decided))
@@ -106,6 +110,7 @@ class Reconciler:
         self._refused_raises.pop(key, None)
         self._ports.forget(key)
         self._fleets.follow(key, None)
+        self._examiner.follow(key, None)
 
     def _uses(self, key: DeploymentKey) -> frozenset[tuple[str, bool]]:
         """The Routers that this model keeps busy, and whether by a candidate."""
@@ -129,6 +134,7 @@ class Reconciler:
             pods=tuple(item for name, item in children.items() if name.kind == "Pod"),
             obstacles={**self._refused_raises.get(key, {}), **self._obstacles.get(key, {})},
             fleet=self._fleets.view(key),
+            findings=self._examiner.findings(key),
             router=self._cache.get(ObjectKey(ROUTER_KIND, key[0], router)) if router else None,
             port=self._ports.port_for(key, wanted) if wanted else FIRST_PORT,
         )

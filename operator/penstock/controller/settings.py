@@ -47,6 +47,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> OperatorSetti
             convert_image=found.get("PENSTOCK_IMAGE_CONVERT", ""),
             tensorflow_image=found.get("PENSTOCK_IMAGE_TENSORFLOW", ""),
             server_images=_server_images(found),
+            node_cache=found.get("PENSTOCK_NODE_CACHE", ""),
             namespace=namespace,
         ),
         namespace=namespace,

@@ -13,6 +13,7 @@ from penstock.api.router import FIRST_PORT
 from .fleet import FleetView
 from .names import REVISION_LABEL, ObjectKey
 from .revision import RevisionRecord
+from .servercounts import Findings
 from .settings import Settings
 
 __all__ = ["Observed"]
@@ -30,6 +31,8 @@ class Observed:
     """Objects that could not be written last time, and why: a foreign object has the name, a quota is used up."""
     fleet: FleetView | None = None
     """What the router pods last said; None unless they were asked within the last seconds."""
+    findings: Findings | None = None
+    """What the servers of a revision that was taken back have counted; for words alone."""
     router: Mapping[str, Any] | None = None
     """The live Router that the live split names, else the one that the spec names."""
     port: int = FIRST_PORT

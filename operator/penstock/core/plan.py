@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from penstock.api.status import ModelDeploymentStatus
 
+from .diagnosis import diagnose, find_examination
 from .names import ObjectKey, key_of
 from .objects import differs, seal
 from .observed import Observed
@@ -21,6 +22,7 @@ from .recall import begin_with
 from .rendering import Rendering, SplitChange, render
 from .restoring import restore, superseded_jobs
 from .revision import record_manifest
+from .servercounts import Examination
 from .standing import Standing, stand
 from .statuses import announce, describe
 from .target import Target, find_target
@@ -91,6 +93,8 @@ class Plan:
     wake: datetime | None = None
     observe: Literal["", "slow", "fast"] = ""
     """How closely to watch this model's router pods: not at all, each second, or several times a second."""
+    examine: Examination | None = None
+    """Servers to ask, once and beside all else, why their revision had to be taken back."""
     needs_credentials: bool = False
     """Registry credentials must stand in the namespace before the writes are made."""
 
@@ -103,7 +107,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
     asked = begin_with(observed)
     preparing = prepare(asked, now)
     target = find_target(asked, preparing)
-    standing = stand(observed, target, now)
+    standing = diagnose(observed, stand(observed, target, now))
     rendering = render(observed, standing, now)
     restoring = _restoring(observed, standing)
     status = describe(observed, preparing, restoring, target, standing, rendering, now)
@@ -130,6 +134,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         events=tuple(Event(*item) for item in announce(deployment, status, lost=_has_lost(standing))),
         wake=min((moment for moment in wakes if moment), default=None),
         observe=_attention(observed, status, standing, rendering, now),
+        examine=find_examination(observed, standing, now),
         needs_credentials=bool(jobs or rendering.serving),
     )
 
@@ -151,6 +156,7 @@ def _attention(
 ) -> Literal["", "slow", "fast"]:
     """Closely while the routers have not followed, as long as that can be a matter of moments."""
     asked = standing.decision.observe if standing.decision and standing.candidate else ""
+    asked = "slow" if standing.returning else asked
     synced = next((c for c in observed.deployment.status.conditions or () if c.type == "TrafficSynced"), None)
     late = synced is not None and synced.status == "False" and _age(synced.last_transition_time, now) > _PATIENCE
     if rendering.generation in (0, status.attested_generation) and not rendering.adopting:

@@ -13,6 +13,7 @@ __all__ = [
     "is_ready",
     "restarts",
     "scheduling_problem",
+    "unfinished",
     "waiting",
 ]
 
@@ -74,6 +75,18 @@ def finished_message(pod: Pod, container: str) -> str | None:
         if end and status["name"] == container:
             return str(end.get("message", ""))
     return None
+
+
+def unfinished(pod: Pod) -> tuple[str, ...]:
+    """The containers at work: those that run, and of a pod that is being deleted those that were ended with it."""
+    leaving = bool(pod["metadata"].get("deletionTimestamp"))
+    found = []
+    for status in _container_statuses(pod):
+        state = status.get("state", {})
+        cut_off = leaving and state.get("terminated", {}).get("exitCode", 0) != 0
+        if "running" in state or cut_off:
+            found.append(status["name"])
+    return tuple(found)
 
 
 def restarts(pod: Pod, container: str) -> int:

@@ -23,7 +23,8 @@ __all__ = ["Rendering", "SplitChange", "render", "revision_objects", "serving_of
 
 _PER_REVISION = ("Deployment", "Service", "ConfigMap")
 _PER_DEPLOYMENT = ("HorizontalPodAutoscaler",)
-"""A disruption budget is none of them: once something serves, something always does, and it goes with its owner."""
+_BUDGET = "PodDisruptionBudget"
+"""That of what serves is none of them: once something serves, something always does, and it goes with its owner."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def serving_of(record: RevisionRecord, owner: ModelDeployment) -> Serving:
         shm_bytes=repository.shm_bytes,
         request_timeout=request_timeout(owner),
         placement=owner.spec.pod,
+        surges=owner.spec.rollout is None or owner.spec.rollout.capacity != "Replace",
     )
 
 
@@ -95,15 +97,17 @@ def render(observed: Observed, standing: Standing, now: datetime) -> Rendering:
     fixed = spec.autoscaling is None
     manifests: list[dict[str, Any]] = []
     if standing.stable:
-        manifests += revision_objects(owner, standing.stable, spec.replicas if fixed else None)
+        manifests += revision_objects(owner, standing.stable, standing.stable_replicas if fixed else None)
     if standing.candidate:
         manifests += revision_objects(owner, standing.candidate, standing.candidate_replicas if fixed else None)
+    for name in standing.released:
+        if name in observed.records:
+            manifests += revision_objects(owner, observed.records[name], 0)
     target = service_target(observed, traffic, standing.serving)
     manifests.append(client_service(owner.metadata, target))
     if standing.candidate and standing.stable and _has_preview(spec.rollout):
         manifests.append(preview_service(owner.metadata, standing.candidate.name))
-    if standing.serving:
-        manifests.append(disruption_budget(owner.metadata, standing.serving))
+    manifests += _budgets(observed, standing)
     if spec.autoscaling and standing.serving:
         floor = _peak(observed, standing.serving) if standing.candidate else 0
         manifests.append(horizontal_autoscaler(owner.metadata, standing.serving, spec.autoscaling, floor))
@@ -128,6 +132,25 @@ def render(observed: Observed, standing: Standing, now: datetime) -> Rendering:
 
 def _has_preview(rollout: RolloutSpec | None) -> bool:
     return rollout is not None and rollout.strategy == "BlueGreen"
+
+
+def _budgets(observed: Observed, standing: Standing) -> list[dict[str, Any]]:
+    """For who serves, and for a candidate that gets requests beside it: at 95 % of them it is the one that matters.
+
+    A pod with two budgets cannot be drained at all, so what serves waits for the one that it had as a candidate to go.
+    """
+    owner, serving, candidate = observed.deployment.metadata, standing.serving, standing.candidate
+    found = []
+    if serving and observed.get(_BUDGET, serving) is None:
+        found.append(disruption_budget(owner, serving))
+    if serving and candidate and standing.route.weights.get(candidate.name) and _is_stepping(standing):
+        found.append(disruption_budget(owner, candidate.name, candidate=True))
+    return found
+
+
+def _is_stepping(standing: Standing) -> bool:
+    """Whether the candidate's share lasts; with strategy Immediate it is promoted in the next moment."""
+    return standing.decision is not None and bool(standing.decision.course.steps)
 
 
 def _peak(observed: Observed, serving: str) -> int:
@@ -189,7 +212,8 @@ def _split_change(observed: Observed, standing: Standing, wanted: TrafficSplitSp
     before, route = standing.traffic.split, standing.route
     told = observed.deployment.status.stable
     home = told.revision if told else None
-    fenced = not route.only(home)
+    leaves = before is not None and bool(_read(before).taken.get(home or "")) and not route.taken
+    fenced = leaves or not route.only(home)
     lost = standing.decision is not None and standing.decision.lost
     return SplitChange(
         manifest=manifest,
@@ -272,6 +296,8 @@ def _removals(observed: Observed, standing: Standing, wanted: set[ObjectKey], *,
         if traffic.settled or key.name == observed.deployment.metadata.name or key.name not in observed.records
     ]
     metadata = observed.deployment.metadata
+    named = {metadata.name, *standing.draining}
+    absent += [key for key in sorted(observed.objects.keys() - wanted) if key.kind == _BUDGET and key.name not in named]
     split = [ObjectKey(SPLIT_KIND, metadata.namespace, metadata.name)] if gone else []
     return (*split, *absent, *_forgotten_records(observed, standing))
 

@@ -100,6 +100,8 @@ class RevisionRecord:
     """As a first look has found them; with them the content is prepared again in one go."""
     resolved: str | None = None
     """What the URI meant when this content was prepared."""
+    node_cache: str | None = None
+    """host:port that `fetch` asks before the artifact store."""
 
     def to_json(self) -> dict[str, Any]:
         """The `data` of the ControllerRevision; what older releases did not know is there only where they matter."""
@@ -108,6 +110,7 @@ class RevisionRecord:
             "format": self.format,
             "opener": self.opener,
             "resolved": self.resolved,
+            "nodeCache": self.node_cache,
         }
         return {
             **{name: value for name, value in later.items() if value},
@@ -150,6 +153,7 @@ class RevisionRecord:
             format=data.get("format"),
             opener=data.get("opener"),
             resolved=data.get("resolved"),
+            node_cache=data.get("nodeCache"),
         )
 
 

@@ -239,7 +239,9 @@ def _supervision(deployment: ModelDeployment, route: Route, now: datetime) -> Sp
         return None
     asked = (deployment.spec.rollout or RolloutSpec()).supervision or SupervisionSpec()
     seconds = int(duration_seconds(asked.timeout))
-    return SplitSupervision(timeout_seconds=seconds, renew_time=timestamp(now), on_loss=asked.on_loss)
+    told = deployment.status.candidate
+    on_loss = "Keep" if told and told.replaced else asked.on_loss
+    return SplitSupervision(timeout_seconds=seconds, renew_time=timestamp(now), on_loss=on_loss)
 
 
 def _numbered(wanted: TrafficSplitSpec, traffic: Traffic, now: datetime, *, renew: bool) -> TrafficSplitSpec:

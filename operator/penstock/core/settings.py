@@ -26,6 +26,8 @@ class Settings:
     """Images of the backends that `triton_image` does not have, by backend."""
     router_image: str = ""
     """Of router fleets that name none themselves."""
+    node_cache: str = ""
+    """host:port that leads to the cache of a pod's own node; empty: this installation has none."""
     namespace: str = "penstock-system"
     """Where the operator runs: router pods answer about their counters to it alone."""
 

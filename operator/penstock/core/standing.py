@@ -19,7 +19,19 @@ from .history import Ending, find_endings, remember
 from .observed import Observed
 from .revision import RevisionRecord
 from .roles import Roles, cast_roles, full_size, ready_pods
-from .rollout import TRAFFIC, Decision, Outcome, Position, Route, Situation, decide, find_course, find_route
+from .rollout import (
+    TRAFFIC,
+    Decision,
+    Outcome,
+    Position,
+    Route,
+    Situation,
+    decide,
+    find_course,
+    find_route,
+    spare,
+)
+from .room import Wish, allot, asked_pods, find_releases, is_returning, ready_count
 from .routing import Traffic, look_at_traffic, renewal_due, whole_route
 from .server import Failure, serving_failure
 from .target import Target
@@ -37,6 +49,10 @@ class Standing:
     candidate_since: str | None
     candidate_replicas: int
     """Pods to ask for."""
+    stable_replicas: int
+    """Pods to ask for, where no autoscaler does."""
+    released: tuple[str, ...]
+    """Those of `draining` whose pods make room for others by now."""
     draining: tuple[str, ...]
     """Revisions without traffic that keep their pods for now."""
     failure: Failure | None
@@ -57,6 +73,8 @@ class Standing:
     route: Route = field(default_factory=Route)
     """Where requests are to go."""
     retry_token: str | None = None
+    returning: bool = False
+    """Nobody has the requests until stable has a pod again."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,14 @@ class _Scene:
         """spec.rollout.analysis with its defaults."""
         return self.rollout.analysis or AnalysisSpec()
 
+    @property
+    def cramped(self) -> bool:
+        """Whether there is no room for more pods than all requests take."""
+        told = self.roles.told
+        if told and told.strategy:
+            return bool(told.replaced)
+        return self.rollout.capacity == "Replace" and self.observed.deployment.spec.autoscaling is None
+
     def failure_of(self, revision: str) -> Failure | None:
         """Why pods of a revision do not serve."""
         live = self.observed.get("Deployment", revision)
@@ -89,7 +115,10 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
     """Roles of the revisions after this pass."""
     traffic = look_at_traffic(observed)
     roles = cast_roles(observed, target, traffic, now)
-    scene = _Scene(observed, traffic, roles, full_size(observed, roles.serving), now)
+    size = full_size(observed, roles.serving)
+    if roles.told and roles.told.replaced and size:
+        size = roles.told.replaced
+    scene = _Scene(observed, traffic, roles, size, now)
     if roles.candidate is None:
         return _settle(scene)
     if _is_kept_warm(scene, roles.candidate.name):
@@ -105,7 +134,8 @@ def _try(scene: _Scene, candidate: RevisionRecord) -> Standing:
     failure = scene.failure_of(candidate.name)
     decision = decide(_situation(scene, candidate.name))
     judged = decision.position.stage in TRAFFIC and scene.roles.serving is not None
-    if failure and failure.final and not (judged and scene.analysis.mode == "Observe"):
+    serves = judged and decision.position.stage != "Replacing"
+    if failure and failure.final and not (serves and scene.analysis.mode == "Observe"):
         return _fail(scene, candidate, failure, "RolledBack" if judged else "Failed", decision)
     outcome = decision.outcome
     if outcome is None:
@@ -124,7 +154,7 @@ def _situation(scene: _Scene, candidate: str) -> Situation:
         candidate=candidate,
         stable=roles.serving,
         told=roles.told,
-        course=find_course(roles.told, scene.rollout, routed=routed),
+        course=find_course(roles.told, scene.rollout, routed=routed, size=scene.size if roles.stable else 0),
         rollout=scene.rollout,
         now=scene.now,
         routed=routed,
@@ -133,6 +163,8 @@ def _situation(scene: _Scene, candidate: str) -> Situation:
         size=scene.size,
         exists=live is not None,
         ready=ready_pods(live),
+        gone=ready_count(observed, candidate) == 0,
+        home=asked_pods(observed, roles.serving),
         live=traffic.route,
         generation=traffic.generation,
         supervised=split is not None and split.supervision is not None,
@@ -193,7 +225,12 @@ def _proceed(scene: _Scene, candidate: RevisionRecord, decision: Decision, failu
     live = scene.observed.get("Deployment", candidate.name)
     running = int(live["spec"].get("replicas", 0)) if live else 0
     found = _standing(scene, candidate=candidate, failure=failure, decision=decision)
-    return replace(found, candidate_replicas=min(scene.size, max(decision.pods, running)))
+    asked = min(scene.size, max(decision.pods, running))
+    if not scene.cramped:
+        return replace(found, candidate_replicas=asked)
+    kept = scene.size if decision.kept is None else decision.kept
+    first, second = allot(scene.observed, scene.size, Wish(scene.roles.serving, kept), Wish(candidate.name, asked))
+    return replace(found, stable_replicas=first, candidate_replicas=second)
 
 
 def _promote(scene: _Scene, candidate: RevisionRecord, outcome: Outcome, decision: Decision | None) -> Standing:
@@ -229,6 +266,8 @@ def _standing(
     ends = find_endings(scene.observed, roles.history, traffic, now)
     drains = {name: end for name, end in ends.items() if name not in busy}
     wakes = [*drains.values(), decision.wake if decision else None]
+    releases = find_releases(scene.observed, traffic, drains, now) if scene.cramped else {}
+    wakes += releases.values()
     if candidate and traffic.split and traffic.split_is_wanted:
         wakes.append(renewal_due(traffic.split))
     return Standing(
@@ -237,6 +276,8 @@ def _standing(
         candidate=candidate,
         candidate_since=roles.candidate_since if candidate else None,
         candidate_replicas=scene.size,
+        stable_replicas=_whole_size(scene),
+        released=tuple(sorted(name for name, moment in releases.items() if moment <= now)),
         draining=tuple(sorted(drains)),
         failure=failure,
         failed=roles.failed,
@@ -250,11 +291,35 @@ def _standing(
         traffic=traffic,
         route=_route(scene, candidate, decision),
         retry_token=roles.retry_token,
+        returning=candidate is None and _is_returning(scene),
     )
+
+
+def _whole_size(scene: _Scene) -> int:
+    """Stable at full size, as far as nobody else holds its room."""
+    if not scene.cramped:
+        return scene.size
+    asked = full_size(scene.observed, scene.roles.serving)
+    return allot(scene.observed, asked, Wish(scene.roles.serving, asked), Wish(None, 0))[0]
+
+
+def _is_returning(scene: _Scene) -> bool:
+    return scene.cramped and scene.size > 0 and is_returning(scene.observed, scene.traffic, scene.roles.serving)
 
 
 def _route(scene: _Scene, candidate: RevisionRecord | None, decision: Decision | None) -> Route:
     """A router that is left, or that there is none of, gives everything to the revision that serves."""
+    serving = scene.roles.serving
+    if candidate is None and _is_returning(scene):
+        return Route(serving, {str(serving): 0})
+    found = _asked_route(scene, candidate, decision)
+    if candidate is None or serving is None or not (decision and decision.course.replaced):
+        return found
+    home, away = ready_count(scene.observed, serving) > 0, ready_count(scene.observed, candidate.name) > 0
+    return spare(found, candidate.name, home=home, away=away)
+
+
+def _asked_route(scene: _Scene, candidate: RevisionRecord | None, decision: Decision | None) -> Route:
     serving = scene.roles.serving
     if candidate is None or decision is None or scene.traffic.is_leaving or scene.traffic.wanted is None:
         return whole_route(serving)

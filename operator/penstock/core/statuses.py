@@ -52,7 +52,7 @@ def describe(
     stable = _revision(observed, standing.stable, standing.stable_since) or _unrecorded(observed, standing)
     stable = _weighed(stable, before.stable, attested)
     candidate = _candidate(observed, standing, attested)
-    available = _availability(stable, standing.size)
+    available = _availability(stable, standing.size, _stand_in(candidate))
     synced = _synced(observed, standing, rendering, now)
     verdict = _verdict(observed, restoring, target, standing, rendering, stable, available[1])
     return ModelDeploymentStatus(
@@ -148,6 +148,8 @@ def _candidate(observed: Observed, standing: Standing, attested: tuple[int, Rout
         strategy=course.strategy,
         plan=course.steps or None,
         shadow=course.shadow,
+        replaced=course.replaced or None,
+        replacing_since=timestamp(decision.replacing_since) if decision.replacing_since else None,
         verdict=progress.verdict,
         analysis=progress.analysis,
         judged_since=progress.judged_since,
@@ -231,9 +233,20 @@ def _prepared(preparing: Preparing) -> tuple[bool, Reason, str]:
     return preparing.facts is not None, preparing.reason, preparing.message
 
 
-def _availability(stable: RevisionStatus | None, asked: int = 0) -> tuple[bool, str]:
+def _stand_in(candidate: CandidateStatus | None) -> CandidateStatus | None:
+    """A candidate that serves in place of a stable revision without pods."""
+    if candidate is None or not candidate.replaced or not candidate.ready_replicas:
+        return None
+    return candidate if candidate.weight not in (None, "0") else None
+
+
+def _availability(
+    stable: RevisionStatus | None, asked: int = 0, stand_in: CandidateStatus | None = None
+) -> tuple[bool, str]:
     if stable is None:
         return False, "no revision has gone live yet"
+    if stable.ready_replicas == 0 and stand_in:
+        return True, f"{stand_in.revision}: {stand_in.ready_replicas} of {stand_in.replicas} replicas ready, on trial"
     if stable.ready_replicas == 0:
         wanted = stable.replicas or asked
         detail = f"none of {wanted} replicas is ready" if wanted else "scaled to 0"
@@ -256,7 +269,7 @@ def _verdict(
     for lost in restoring:
         return Verdict("Stuck" if lost.failed else "Working", lost.reason, lost.message)
     if standing.failed and target.record:
-        return _rejection(standing, standing.failed)
+        return _rejection(standing, standing.failed, _missing_pods(standing, stable))
     if target.record is None:
         return Verdict("Stuck" if target.refused else "Working", target.reason, target.message)
     if rendering.missing_router:
@@ -278,13 +291,22 @@ def _course(standing: Standing, stable: RevisionStatus | None, available: str) -
     return Verdict("Done", Reason.READY, available)
 
 
-def _rejection(standing: Standing, failed: FailedRevision) -> Verdict:
+def _missing_pods(standing: Standing, stable: RevisionStatus | None) -> str:
+    """How far stable has its pods back, after another revision had their room."""
+    if stable is None or not (standing.returning or standing.released) or stable.ready_replicas >= standing.size:
+        return ""
+    meanwhile = "; until it is ready requests get 503 with Retry-After" if standing.returning else ""
+    return f"; {stable.revision} has {stable.ready_replicas} of {standing.size} pods back{meanwhile}"
+
+
+def _rejection(standing: Standing, failed: FailedRevision, missing: str = "") -> Verdict:
     """What was taken back from traffic has one reason for all who wait for it; the cause is in the message."""
     outcome = next((entry.outcome for entry in standing.history if entry.revision == failed.revision), "Failed")
     if outcome in ("RolledBack", "Aborted"):
         cause = "was aborted" if outcome == "Aborted" else f"was taken back, {failed.reason}"
-        return Verdict("Stuck", Reason.ROLLED_BACK, f"{failed.revision} {cause}: {failed.message}")
-    return Verdict("Stuck", Reason.read(failed.reason), f"{failed.revision} cannot serve: {failed.message}")
+        sentence = f"{failed.revision} {cause}: {failed.message}{missing}"
+        return Verdict("Stuck", Reason.ROLLED_BACK, f"{sentence}. {failed.diagnosis}" if failed.diagnosis else sentence)
+    return Verdict("Stuck", Reason.read(failed.reason), f"{failed.revision} cannot serve: {failed.message}{missing}")
 
 
 def _progress(candidate: str, decision: Decision) -> Verdict:
@@ -333,7 +355,8 @@ def announce(
     reason, state = _standing_of(status)
     if (reason, state) == _standing_of(before) or state == "Done":
         return
-    yield ("Warning" if state == "Stuck" else "Normal"), reason, status.message or ""
+    grave = state == "Stuck" or reason == Reason.OUTAGE_DECLARED
+    yield ("Warning" if grave else "Normal"), reason, status.message or ""
 
 
 def _announce_preparation(before: PreparationStatus | None, after: PreparationStatus | None) -> Iterable[Announcement]:
@@ -355,7 +378,9 @@ def _announce_steps(
         return
     if (before.stage, before.step) == (after.stage, after.step):
         return
-    if after.stage in TRAFFIC:
+    if after.stage == "Replacing" and after.replaced != 1:
+        yield "Normal", Reason.POD_REPLACED.value, message
+    elif after.stage in TRAFFIC and after.stage != "Replacing":
         yield "Normal", Reason.STEP_STARTED.value, message
 
 

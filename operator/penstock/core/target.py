@@ -72,6 +72,7 @@ def _new_record(observed: Observed, preparing: Preparing, name: str, facts: Mode
         format=cast("SourceFormat | None", preparing.status.source_format if preparing.status.opener else None),
         opener=preparing.status.opener,
         resolved=preparing.status.resolved,
+        node_cache=settings.node_cache or None,
     )
     return Target(record, fresh=True)
 

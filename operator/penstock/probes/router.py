@@ -11,6 +11,7 @@ import aiohttp
 from yarl import URL
 
 from .answers import PodAnswer, parse_answer
+from .bounded import BoundedClient
 
 __all__ = ["AGENT_PORT", "RouterReader"]
 
@@ -31,8 +32,8 @@ class RouterReader:
         most_bytes: int = _MOST_BYTES,
         observer: Callable[[str, float], None] = lambda *_: None,
     ) -> None:
-        self._port, self._seconds, self._most_bytes, self._observer = port, seconds, most_bytes, observer
-        self._session: aiohttp.ClientSession | None = None
+        self._port, self._observer = port, observer
+        self._client = BoundedClient(seconds, most_bytes)
 
     async def observe(self, address: str, uids: Sequence[str], since: int | None) -> PodAnswer | None:
         """What the pod at this address says of these models; with `since` the counters of all later seconds as well.
@@ -43,7 +44,7 @@ class RouterReader:
         url = URL.build(scheme="http", host=address, port=self._port, path="/v1/observe", query=query)
         started, outcome = asyncio.get_running_loop().time(), "ok"
         try:
-            return parse_answer(await self._get(url))
+            return parse_answer(await self._client.get(url))
         except TimeoutError:
             outcome = "timeout"
         except (aiohttp.ClientError, OSError) as error:
@@ -58,28 +59,4 @@ class RouterReader:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    async def _get(self, url: URL) -> bytes:
-        async with self._opened().get(url, allow_redirects=False) as answer:
-            if answer.status != 200:
-                raise ValueError(f"{url.path} answered {answer.status}, 200 is expected")
-            body = bytearray()
-            async for chunk in answer.content.iter_any():
-                body += chunk
-                if len(body) > self._most_bytes:
-                    raise ValueError(f"{url.path} answered more than {self._most_bytes} bytes")
-            return bytes(body)
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=4, keepalive_timeout=15),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Accept-Encoding": "identity"},
-                timeout=aiohttp.ClientTimeout(total=self._seconds),
-                auto_decompress=False,
-            )
-        return self._session
+        await self._client.close()

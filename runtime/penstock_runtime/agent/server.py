@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
@@ -45,7 +46,13 @@ async def serve(address: str, port: int, handlers: dict[str, Handler]) -> asynci
         finally:
             writer.close()
 
-    return await asyncio.start_server(attend, address, port, limit=_LARGEST_HEAD)
+    return await asyncio.start_server(attend, sock=_listening(address, port), limit=_LARGEST_HEAD)
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    """On `::` for both families; asyncio by itself would refuse IPv4 there."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.create_server((address, port), family=family, dualstack_ipv6=address == "::")
 
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handlers: dict[str, Handler]) -> bool:

@@ -20,7 +20,10 @@ from .consistency import check_consistency
 from .parity import Differences, ParityError, compare, judge_parity, parity_report
 from .row import GateRow, first_failed, size_text
 
-__all__ = ["REFERENCE", "OfflineGates", "judge_answers", "judge_size", "offline", "read_reference", "write_predictions"]
+__all__ = [
+    "PREDICTIONS", "REFERENCE", "OfflineGates", "judge_answers", "judge_size", "offline", "read_reference",
+    "write_predictions",
+]  # fmt: skip
 
 REFERENCE = "reference.npz"
 PREDICTIONS = "predictions.npz"

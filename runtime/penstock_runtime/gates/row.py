@@ -10,6 +10,7 @@ from penstock_runtime.failure import shorten
 
 __all__ = ["GateRow", "first_failed", "number", "share", "size_text"]
 
+_LARGE = 1e12
 _LONGEST = {"asked": 64, "measured": 160, "sentence": 600}
 
 
@@ -62,9 +63,9 @@ def first_failed(rows: Iterable[GateRow]) -> GateRow | None:
     return next((row for row in rows if not row.passed), None)
 
 
-def number(value: float, digits: int = 4) -> str:
-    """A number for people: four significant digits."""
-    return f"{value:.{digits}g}"
+def number(value: float) -> str:
+    """A number for people: four significant digits, and all digits before the point of large ones: `100,000`."""
+    return f"{value:,.0f}" if 999.95 <= abs(value) < _LARGE else f"{value:.4g}"
 
 
 def share(part: int, whole: int) -> str:

@@ -6,6 +6,7 @@ the gates; here only speed is.
 
 from .asked import Accept, OptimizeAsked, Optimized
 from .choose import optimize
+from .files import copy_whole
 from .source import compare_with_source
 
-__all__ = ["Accept", "OptimizeAsked", "Optimized", "compare_with_source", "optimize"]
+__all__ = ["Accept", "OptimizeAsked", "Optimized", "compare_with_source", "copy_whole", "optimize"]

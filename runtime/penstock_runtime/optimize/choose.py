@@ -21,7 +21,7 @@ from .files import LARGEST, scratch, size_of
 from .prune import prune
 from .rating import Ratings, rate
 from .report import make_report, make_warnings
-from .verdict import INSISTING, PRUNED, choose
+from .verdict import HOOK, INSISTING, PRUNED, choose
 
 __all__ = ["optimize"]
 
@@ -76,7 +76,7 @@ def _candidates(
         found.append(Candidate(PRUNED, None, source, warnings=said))
     found += workshop.make(source, "pruned-" if asked.prune is not None else "")
     if hook is not None:
-        found.append(Candidate("hook", None, hook))
+        found.append(Candidate(HOOK, None, hook))
         found += workshop.make(hook, "hook-")
     return found
 

@@ -5,6 +5,7 @@ is published has none of them, so that the same inputs give the same bytes.
 """
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import onnx
 from onnx import external_data_helper
 
-__all__ = ["LARGEST", "graphs", "read_whole", "scratch", "size_of", "write_tidy"]
+__all__ = ["LARGEST", "copy_whole", "graphs", "read_whole", "scratch", "size_of", "write_tidy"]
 
 LARGEST = (2 << 30) - (64 << 20)
 """Bytes of a model that fits into one file: protobuf ends at 2 GiB, and the tools add a little."""
@@ -33,6 +34,14 @@ def size_of(path: Path) -> int:
         for info in (external_data_helper.ExternalDataInfo(t) for t in tensors if _is_external(t))
     }  # fmt: skip
     return path.stat().st_size + sum((path.parent / place).stat().st_size for place in places)
+
+
+def copy_whole(source: Path, target: Path) -> Path:
+    """Copy a model into one file, with the weights inside that lie beside it; the bytes of one without such stay."""
+    if size_of(source) == source.stat().st_size:
+        return Path(shutil.copyfile(source, target))
+    target.write_bytes(read_whole(source).SerializeToString(deterministic=True))
+    return target
 
 
 def write_tidy(model: Any, path: Path) -> Path:

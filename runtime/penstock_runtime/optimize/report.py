@@ -10,7 +10,7 @@ from .files import size_of
 from .isa import Isa
 from .rating import Rating, Ratings
 from .timing import Ratio, Timing
-from .verdict import INSISTING, PRUNED, Choice
+from .verdict import HOOK, INSISTING, PRUNED, Choice
 
 __all__ = ["make_report", "make_warnings", "show_timing"]
 
@@ -57,9 +57,10 @@ def make_warnings(
         warnings.append(f"precision {asked.precision} was asked for and is not served: {said}")
     if asked.precision == "Auto":
         warnings += [f"{item.name} was not tried: {item.why}" for item in candidates if item.wants_calibration]
-    if precision is not None and not compared:
+    if kept is not None and not compared and (precision is not None or kept.name == HOOK):
         message = "nothing has compared its answers with the source's on your data: give spec.gates.dataset"
-        warnings.append(f"the model is served as {precision}, and {message}")
+        what = f"served as {precision}" if precision is not None else "the one that spec.optimize.hook returned"
+        warnings.append(f"the model is {what}, and {message}")
     for item in candidates:
         if item is kept or item.name == PRUNED:
             warnings += item.warnings

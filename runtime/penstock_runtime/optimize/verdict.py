@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from .asked import Accept, OptimizeAsked
 from .candidates import Candidate
 from .rating import Rating, Ratings
+from .timing import Ratio
 
-__all__ = ["INSISTING", "PRUNED", "Choice", "choose"]
+__all__ = ["HOOK", "INSISTING", "PRUNED", "Choice", "choose"]
 
 INSISTING = ("FP16", "INT8")
 """Precisions that are asked for by name."""
-PRUNED = "pruned"
+PRUNED, HOOK = "pruned", "hook"
 _UNMEASURED = "not measured: it would run on a GPU, and this Job has none"
 
 
@@ -62,8 +63,16 @@ def _obstacle(candidate: Candidate, rating: Rating, asked: OptimizeAsked) -> str
         return "it answers rows of yours with NaN or infinity where the model does not"
     if asked.precision in INSISTING and not insisted:
         return f"it is not {asked.precision}"
-    if rating.ratio.value < asked.min_speedup:
-        return f"{rating.ratio.value:.2f} times as fast as the model; minSpeedup is {asked.min_speedup:g}"
+    return _too_slow(rating.ratio, asked, insisted=insisted)
+
+
+def _too_slow(ratio: Ratio, asked: OptimizeAsked, *, insisted: bool) -> str:
+    """A speed with bounds on both sides of 1 was not measured; who insists on a precision is taken at its value."""
+    said = f"{ratio.value:.2f} times as fast as the model"
+    if ratio.value < asked.min_speedup:
+        return f"{said}; minSpeedup is {asked.min_speedup:g}"
+    if not insisted and asked.min_speedup > 1 and ratio.low <= 1:
+        return f"{said}, but it may be anything from {ratio.low:.2f} to {ratio.high:.2f}: the node was too busy to tell"
     return ""
 
 

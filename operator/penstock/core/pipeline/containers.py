@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from penstock.api.base import wire
 from penstock.api.preparation import REQUEST_VARIABLE, PreparationRequest
 from penstock.api.spec import Resources
+from penstock.api.termination import REPORT_LIMIT, REPORT_VARIABLE, report_limit
 from penstock.api.units import duration_seconds
 from penstock.core.security import container_security
 from penstock.core.settings import Settings
@@ -45,6 +46,21 @@ def containers(task: Task, settings: Settings) -> dict[str, list[Json]]:
     Side by side they meet through markers. Images of the user's own can wait for none: with one of those everything
     runs one after the other, as init containers do, and only the last, which publishes, is a plain one.
     """
+    return _with_share(_containers(task, settings))
+
+
+def _with_share(found: dict[str, list[Json]]) -> dict[str, list[Json]]:
+    """The same, each of ours told how much it may report: a kubelet cuts off what is more than its share of the pod."""
+    every = [container for group in found.values() for container in group]
+    share = report_limit(len(every))
+    if share < REPORT_LIMIT:
+        for container in every:
+            if any(variable["name"] == REQUEST_VARIABLE for variable in container.get("env", ())):
+                container["env"].append({"name": REPORT_VARIABLE, "value": str(share)})
+    return found
+
+
+def _containers(task: Task, settings: Settings) -> dict[str, list[Json]]:
     request = preparation_request(task, settings)
     if task.is_sequential:
         first = _transfer(task, request, settings, "fetch", "fetch")

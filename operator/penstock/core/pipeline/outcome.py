@@ -9,7 +9,7 @@ from penstock.api.facts import GateResult, ModelFacts
 from penstock.api.preparation import Needs, PreparationReport
 from penstock.api.reasons import Reason
 from penstock.api.units import quantity_value
-from penstock.core.pods import IMAGE_REASONS, ends, finished_message, scheduling_problem, waiting
+from penstock.core.pods import IMAGE_REASONS, ends, finished_message, scheduling_problem, unfinished, waiting
 from penstock.core.revision import canonical_hash
 from penstock.core.sizes import mebibytes
 
@@ -21,6 +21,13 @@ _MEANING = 72
 """Characters: a digest with its algorithm, or any ETag."""
 _SIDECAR = "server"
 """Its ends are the business of the container that measures it."""
+_OF_THE_USER = {
+    "hook": "the container of spec.optimize.hook",
+    "metric": "the container of spec.gates.accuracy.image",
+    "metric-source": "the container of spec.gates.accuracy.image, run on the source's answers,",
+}
+_LAST_WORDS = 400
+"""Characters of a log's end, of the 600 that a condition has: what a program died of stands below its traceback."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,10 @@ def preparation_outcome(job: Mapping[str, Any], pods: tuple[Mapping[str, Any], .
         if report:
             return report
     for pod in pods:
-        killed = _killed(pod)
+        killed = _killed(pod) or _cut_off(pod)
         if killed:
             return killed
-    ended = _job_end(job)
+    ended = _job_end(job, pods)
     if ended:
         return ended
     held_up = next(filter(None, (_held_up(pod, job) for pod in pods)), None)
@@ -97,28 +104,51 @@ def _killed(pod: Mapping[str, Any]) -> Outcome | None:
             continue
         if end.reason == "OOMKilled":
             sentence = (
-                f"the {end.container} container needed more memory than its limit;"
-                " raise spec.prepare.resources.limits.memory"
+                f"{_who(end.container)} needed more memory than its limit; raise spec.prepare.resources.limits.memory"
             )
             return Outcome(failed=True, reason=Reason.PREPARATION_OUT_OF_MEMORY, message=sentence)
-        detail = end.message or end.reason or "no message"
-        return Outcome(
-            failed=True,
-            reason=Reason.PREPARATION_FAILED,
-            message=f"the {end.container} container ended with code {end.exit_code}: {detail}"[:1500],
-        )
+        detail = _last_words(end.message) or end.reason or "no message"
+        sentence = f"{_who(end.container)} ended with code {end.exit_code}: {detail}"
+        return Outcome(failed=True, reason=Reason.PREPARATION_FAILED, message=sentence)
     if pod.get("status", {}).get("reason") == "Evicted":
         return Outcome(failed=True, reason=Reason.PREPARATION_EVICTED, message=pod["status"].get("message", "evicted"))
     return None
 
 
-def _job_end(job: Mapping[str, Any]) -> Outcome | None:
+def _cut_off(pod: Mapping[str, Any]) -> Outcome | None:
+    """A report that is there and cannot be read."""
+    message = finished_message(pod, "transfer")
+    if not message:
+        return None
+    sentence = (
+        f"the transfer container's report cannot be read, {len(message.encode())} bytes of it are there: a kubelet "
+        "keeps 12 KiB for all containers of a pod; look for what adds containers to the pods of preparations"
+    )
+    return Outcome(failed=True, reason=Reason.PREPARATION_FAILED, message=sentence)
+
+
+def _who(container: str) -> str:
+    return _OF_THE_USER.get(container, f"the {container} container")
+
+
+def _last_words(text: str) -> str:
+    """The last lines that fit, as one."""
+    if len(text) <= _LAST_WORDS:
+        return text
+    found = ""
+    for line in reversed([line.strip() for line in text.splitlines() if line.strip(" ^~")]):
+        longer = f"{line} / {found}" if found else line[-_LAST_WORDS:]
+        if len(longer) > _LAST_WORDS:
+            break
+        found = longer
+    return f"… {found}"
+
+
+def _job_end(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> Outcome | None:
     for condition in job.get("status", {}).get("conditions", ()):
         if condition["type"] in ("Failed", "FailureTarget") and condition["status"] == "True":
             if condition.get("reason") == "DeadlineExceeded":
-                seconds = job["spec"].get("activeDeadlineSeconds")
-                sentence = f"not finished after {seconds} s; raise spec.prepare.timeout or look at the Job's pods"
-                return Outcome(failed=True, reason=Reason.PREPARATION_TIMEOUT, message=sentence)
+                return Outcome(failed=True, reason=Reason.PREPARATION_TIMEOUT, message=_too_long(job, pods))
             return Outcome(
                 failed=True, reason=Reason.PREPARATION_FAILED, message=condition.get("message", "the Job failed")
             )
@@ -126,6 +156,15 @@ def _job_end(job: Mapping[str, Any]) -> Outcome | None:
             sentence = "the Job's pod was removed before its report was read"
             return Outcome(failed=True, reason=Reason.PREPARATION_FAILED, message=sentence)
     return None
+
+
+def _too_long(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> str:
+    """With the container that used the time up, where it is one alone: others wait for each other."""
+    sentence = f"not finished after {job['spec'].get('activeDeadlineSeconds')} s"
+    busy = [name for pod in pods for name in unfinished(pod) if name != _SIDECAR]
+    if len(busy) != 1:
+        return f"{sentence}; raise spec.prepare.timeout or look at the Job's pods"
+    return f"{sentence}: {_who(busy[0])} was still running; raise spec.prepare.timeout, or find out what it waits for"
 
 
 def _held_up(pod: Mapping[str, Any], job: Mapping[str, Any]) -> Outcome | None:

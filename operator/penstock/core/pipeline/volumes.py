@@ -81,9 +81,17 @@ def _source_volumes(task: Task) -> list[Json]:
         if authority:
             items = {"name": authority.name, "items": [_item(authority.key)], "optional": True}
             found.append({"name": f"{content.name}-ca", "configMap": items})
+    for claim, name in _claims(task).items():
+        found.append({"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+    return found
+
+
+def _claims(task: Task) -> dict[str, str]:
+    """One volume for each claim: a pod that names the same one twice waits for ever for the second to be mounted."""
+    found: dict[str, str] = {}
+    for content in task.contents:
         if content.claim:
-            claim = {"claimName": content.claim, "readOnly": True}
-            found.append({"name": _source(content), "persistentVolumeClaim": claim})
+            found.setdefault(content.claim, _source(content))
     return found
 
 
@@ -97,7 +105,7 @@ def source_mounts(task: Task) -> list[Json]:
         if content.connection and content.connection.ca_config_map_ref:
             found.append(mount(f"{content.name}-ca", f"/etc/penstock/ca/{content.name}"))
         if content.claim:
-            found.append(mount(_source(content), f"/{_source(content)}"))
+            found.append(mount(_claims(task)[content.claim], f"/{_source(content)}"))
     return found
 
 

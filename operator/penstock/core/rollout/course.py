@@ -9,10 +9,12 @@ from decimal import Decimal
 from math import ceil
 from typing import Literal
 
-from penstock.api.rollout import BlueGreenSpec, CanarySpec, RolloutSpec, Step
+from penstock.api.rollout import BlueGreenSpec, CanarySpec, ReplaceSpec, RolloutSpec, Step
 from penstock.api.router import WHOLE
 from penstock.api.status import CandidateStatus, PlannedStep
 from penstock.api.units import duration_seconds
+
+from .exchange import count_steps, handed_over, share_between
 
 __all__ = ["Course", "chart", "find_course", "percent", "permille"]
 
@@ -39,6 +41,8 @@ class Course:
     strategy: Strategy
     steps: tuple[PlannedStep, ...] = ()
     shadow: PlannedStep | None = None
+    replaced: int = 0
+    """Pods that change hands because there is no room for both; 0 where the candidate has its own beside stable's."""
 
     def weight(self, step: int) -> int:
         """Of a step counted from 1, in 0.1 %."""
@@ -55,6 +59,19 @@ class Course:
         """The shortest time that the whole course takes."""
         return sum(self.hold(step) for step in range(len(self.steps) + 1))
 
+    @property
+    def alone(self) -> bool:
+        """Whether stable has no pod left while the candidate is judged."""
+        return self.replaced == 1
+
+    def handed(self, step: int) -> int:
+        """Pods that stable has given to the candidate at a step."""
+        return handed_over(self.replaced, step)
+
+    def share_between(self, step: int) -> int:
+        """In 0.1 %, while the pods of a step change hands."""
+        return share_between(self.replaced, step)
+
     def pods(self, size: int, share: int) -> int:
         """Pods that a candidate must have ready before it gets a share in 0.1 %, where `size` take all requests."""
         if self.strategy != "Canary":
@@ -62,11 +79,16 @@ class Course:
         return min(size, max(1, ceil(size * share / WHOLE)))
 
 
-def chart(rollout: RolloutSpec, *, routed: bool) -> Course:
-    """The course that spec asks for now; a Service has neither weights nor copies."""
+def chart(rollout: RolloutSpec, *, routed: bool, size: int = 0) -> Course:
+    """The course that spec asks for now; a Service has neither weights nor copies.
+
+    `size` are the pods of stable that can change hands.
+    """
     strategy: Strategy = rollout.strategy or ("Canary" if routed else "Immediate")
     if not routed or strategy == "Immediate":
         return Course(strategy)
+    if strategy == "Canary" and rollout.capacity == "Replace" and size:
+        return _exchange(rollout, size)
     shadow = rollout.shadow
     copied = PlannedStep(weight=shadow.percent, hold_seconds=_seconds(shadow.duration)) if shadow else None
     if strategy == "BlueGreen":
@@ -78,11 +100,19 @@ def chart(rollout: RolloutSpec, *, routed: bool) -> Course:
     )
 
 
-def find_course(told: CandidateStatus | None, rollout: RolloutSpec, *, routed: bool) -> Course:
+def find_course(told: CandidateStatus | None, rollout: RolloutSpec, *, routed: bool, size: int = 0) -> Course:
     """The pinned course, or a new one; a rollout that has lost its router is charted anew, without weights."""
     if told is None or told.strategy is None or not routed:
-        return chart(rollout, routed=routed)
-    return Course(told.strategy, told.plan or (), told.shadow)
+        return chart(rollout, routed=routed, size=size)
+    return Course(told.strategy, told.plan or (), told.shadow, told.replaced or 0)
+
+
+def _exchange(rollout: RolloutSpec, size: int) -> Course:
+    """One step for each pod that changes hands, its weight the share of the pods."""
+    hold = _seconds((rollout.replace or ReplaceSpec()).hold)
+    shares = [handed_over(size, step + 1) * WHOLE / size for step in range(count_steps(size))]
+    steps = tuple(PlannedStep(weight=percent(round(share)), hold_seconds=hold) for share in shares)
+    return Course("Canary", steps, replaced=size)
 
 
 def _seconds(duration: str) -> int:

@@ -10,159 +10,26 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from penstock.api.reasons import Reason
-from penstock.api.rollout import AnalysisSpec, BlueGreenSpec, RolloutSpec
-from penstock.api.status import CandidateStatus
-from penstock.api.traffic import StickinessSpec
 from penstock.api.units import duration_seconds
 from penstock.core.analysis import Judgement
-from penstock.core.fleet import FleetView, RouterPodView
 
 from .commands import Commands, read_commands
-from .course import Course
-from .position import TRAFFIC, Position, find_position, itinerary
+from .position import COUNTED, TRAFFIC, Position, Stage, find_position, itinerary
 from .progress import Progress, begin_progress, gather, judge_progress, recall
 from .route import Route, find_route
+from .situation import Decision, Outcome, Situation, Wait
 
-__all__ = ["ENOUGH_REQUESTS", "Decision", "Outcome", "Situation", "Wait", "decide"]
+__all__ = ["ENOUGH_REQUESTS", "decide"]
 
 ENOUGH_REQUESTS = 30
 """Requests that a candidate must have answered in a step before the next one begins."""
-_PATIENCE_FOR_COUNTERS = 10
-"""Seconds without counters after which status says so."""
 _PROGRESS_EVERY = 10
 """Seconds of counters between two writes of status that tell of nothing but progress."""
-
-
-@dataclass(frozen=True)
-class Situation:
-    """All that a decision about one candidate may look at."""
-
-    candidate: str
-    stable: str | None
-    told: CandidateStatus | None
-    """What status remembers of this candidate; None when it has just appeared."""
-    course: Course
-    rollout: RolloutSpec
-    now: datetime
-    routed: bool = True
-    """Requests come through a router; else through a Service that knows no shares."""
-    reachable: bool = True
-    """Clients' requests do go through it by now."""
-    displaced: bool = False
-    """The split stands at a router that the spec no longer names."""
-    size: int = 1
-    """Pods that take all requests."""
-    exists: bool = True
-    """The candidate's Deployment has been made."""
-    ready: int = 0
-    """The candidate's pods that are ready and as asked."""
-    live: Route | None = None
-    """The route that stands in the split."""
-    generation: int = 0
-    supervised: bool = False
-    """The split says that supervision may be lost."""
-    fleet: FleetView | None = None
-    stickiness: StickinessSpec | None = None
-
-    @property
-    def analysis(self) -> AnalysisSpec:
-        """What spec says now about handling evidence; what is compared was pinned at the start."""
-        return self.rollout.analysis or AnalysisSpec()
-
-    @property
-    def enforced(self) -> bool:
-        """Whether evidence decides anything."""
-        return self.analysis.mode == "Enforce"
-
-    @property
-    def gated(self) -> bool:
-        """Whether a person opens the way out of the preview; the switch itself is judged all the same."""
-        manual = self.rollout.blue_green or BlueGreenSpec()
-        return self.course.strategy == "BlueGreen" and not manual.auto_promote
-
-    @property
-    def pods(self) -> tuple[RouterPodView, ...]:
-        """The Ready router pods, as far as they are known."""
-        return self.fleet.pods if self.fleet else ()
-
-    @property
-    def watched(self) -> bool:
-        """Whether every Ready router pod has answered within the last seconds."""
-        return bool(self.pods) and all(pod.answered for pod in self.pods)
-
-    def informed(self, as_of: int) -> bool:
-        """Whether what speaks against the candidate would be known by now, where anything is looked at."""
-        return self.watched if self.course.strategy == "Immediate" else self.counts(as_of)
-
-    def in_force(self, asked: Route) -> bool:
-        """Whether every Ready router pod attests the split, and the split is what was asked for."""
-        return bool(self.live and self.live.serves(asked) and self.fleet and self.fleet.attests(self.generation))
-
-    def counts(self, as_of: int) -> bool:
-        """Whether counters of the last seconds are there; a blind operator raises nothing and renews nothing.
-
-        A second that is still to come proves no more than an old one: a clock was set back, and nothing newer counts.
-        """
-        rows = self.fleet.rows if self.fleet else ()
-        newest = max(as_of, rows[-1].second if rows else 0)
-        return self.watched and abs(self.now.timestamp() - newest) <= _PATIENCE_FOR_COUNTERS
-
-    @property
-    def lost(self) -> bool:
-        """Whether a router pod has sent everything to stable because nobody renewed the present split."""
-        return self.supervised and any(pod.expired and pod.generation in (0, self.generation) for pod in self.pods)
-
-    @property
-    def refuge(self) -> bool:
-        """Whether stable can take the requests back, as far as the routers have told."""
-        return self.stable is None or not self.watched or any(pod.warm.get(self.stable) for pod in self.pods)
-
-
-@dataclass(frozen=True)
-class Wait:
-    """What keeps a candidate where it is."""
-
-    message: str = ""
-    reason: Reason = Reason.ROLLOUT_IN_PROGRESS
-    outlook: bool = False
-    """Evidence is what is missing: say how much."""
 
 
 _FOLLOWING = "waiting for the routers to follow"
 _BLIND = Wait("no counters from every router pod", Reason.NO_EVIDENCE)
 _HELD = Wait("spec.rollout.paused holds it here", Reason.PAUSED)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a rollout ends."""
-
-    kind: Literal["Promoted", "RolledBack", "Aborted"]
-    reason: Reason
-    message: str = ""
-    by: str | None = None
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Where the candidate stands after this pass."""
-
-    position: Position
-    course: Course
-    pods: int
-    """How many of its pods to ask for."""
-    progress: Progress
-    """What status is to remember; older than what is known while nothing but numbers has changed."""
-    wait: Wait = Wait()
-    outcome: Outcome | None = None
-    lost: bool = False
-    """Supervision was lost: the routers have gone to stable by themselves."""
-    held: bool = False
-    """The split stays as it is until counters are read."""
-    renew: bool = False
-    """Supervision may be renewed: all counters are seen, and nothing speaks against the candidate."""
-    observe: Literal["", "slow", "fast"] = ""
-    wake: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -187,9 +54,27 @@ class _Look:
         s = self.situation
         return find_route(s.stable, s.candidate, place, s.course)
 
+    @property
+    def exchanges(self) -> bool:
+        """Whether pods change hands, as there is no room for both."""
+        s = self.situation
+        return s.course.replaced > 0 and s.routed and s.stable is not None
+
+    def kept(self, place: Position) -> int | None:
+        """Pods of stable: it gives one up when the routers follow a route that does not need it, and not before."""
+        s, total = self.situation, self.situation.course.replaced
+        if not self.exchanges:
+            return None
+        left = total - s.course.handed(place.step)
+        if place.stage != "Replacing" or s.home <= left or s.in_force(self.route(place)):
+            return left
+        return total - s.course.handed(place.step - 1)
+
     def pods(self, place: Position) -> int:
         """Pods needed to be at a position; those that start are made for the first one with traffic."""
         s = self.situation
+        if self.exchanges:
+            return s.course.handed(place.step)
         if not s.routed or s.stable is None or place.stage == "Promoting":
             return s.size
         share = self.route(place).share(s.candidate)
@@ -206,7 +91,10 @@ def decide(situation: Situation) -> Decision:
     if outcome:
         return _decision(look, look.here, outcome=outcome)
     if (situation.lost or situation.displaced) and look.here.stage in TRAFFIC and situation.stable:
-        return _decision(look, Position("Warming", look.here.step), lost=situation.lost)
+        back: Stage = "Replacing" if look.exchanges else "Warming"
+        return _decision(look, Position(back, look.here.step), lost=situation.lost)
+    if look.exchanges and situation.gone and look.here.stage in ("Stepping", "Promoting"):
+        return _decision(look, Position("Replacing", look.here.step))
     if _is_behind(look) and not situation.informed(look.progress.as_of):
         return _decision(look, look.here, wait=_BLIND, held=True)
     hindrance = _leaving(look)
@@ -217,7 +105,7 @@ def decide(situation: Situation) -> Decision:
         return _last_move(look)
     hindrance = _entering(look, following)
     if hindrance:
-        return _decision(look, look.here, wait=hindrance, pods=look.pods(following))
+        return _decision(look, look.here, wait=hindrance, pods=0 if look.exchanges else look.pods(following))
     return _decision(look, following)
 
 
@@ -236,10 +124,11 @@ def _look(s: Situation) -> _Look:
     if here.stage == "Promoting" and here.step:
         judged = Position("Stepping", here.step)
     progress = before
-    if judged.stage in TRAFFIC and s.stable and s.fleet:
-        progress = gather(before, s.fleet.rows, find_route(s.stable, s.candidate, judged, s.course), s.candidate)
+    asked = find_route(s.stable, s.candidate, judged, s.course)
+    if judged.stage in TRAFFIC and s.stable and s.fleet and asked.share(s.candidate):
+        progress = gather(before, s.fleet.rows, asked, s.candidate, alone=s.course.alone)
     commands = read_commands(s.rollout, s.candidate)
-    return _Look(s, way, here, commands, before, progress, judge_progress(progress))
+    return _Look(s, way, here, commands, before, progress, judge_progress(progress, alone=s.course.alone))
 
 
 def _ending(look: _Look) -> Outcome | None:
@@ -252,6 +141,9 @@ def _ending(look: _Look) -> Outcome | None:
         return Outcome("Aborted", Reason.ABORTED, f"spec.rollout.abort names {s.candidate}")
     if s.size == 0 and s.exists and (s.stable or not s.routed):
         return Outcome("Promoted", Reason.SKIPPED if s.stable else Reason.REVISION_PROMOTED)
+    if look.here.stage == "Replacing" and s.ready < look.pods(look.here) and _is_overdue(look):
+        sentence = f"{s.ready} of {look.pods(look.here)} replicas ready after {s.analysis.deadline}; stable gets its"
+        return Outcome("RolledBack", Reason.START_DEADLINE_EXCEEDED, f"{sentence} pod back")
     if look.here.stage not in (*TRAFFIC, "Warming") or not s.enforced or not s.refuge:
         return None
     if judgement and judgement.verdict == "Fail":
@@ -261,6 +153,18 @@ def _ending(look: _Look) -> Outcome | None:
         sentence = f"no request has reached it within {s.analysis.deadline}, and onNoTraffic is Rollback"
         return Outcome("RolledBack", Reason.NO_TRAFFIC, sentence)
     return None
+
+
+def _is_overdue(look: _Look) -> bool:
+    """Whether the candidate has had stable's room for as long as a verdict may take, and does not serve yet."""
+    moment = _start_deadline(look)
+    return moment is not None and look.situation.now >= moment
+
+
+def _start_deadline(look: _Look) -> datetime | None:
+    s = look.situation
+    since = s.told.replacing_since if s.told and look.here.stage == "Replacing" else None
+    return datetime.fromisoformat(since) + timedelta(seconds=duration_seconds(s.analysis.deadline)) if since else None
 
 
 def _is_behind(look: _Look) -> bool:
@@ -296,6 +200,10 @@ def _deadline(look: _Look) -> datetime | None:
 def _leaving(look: _Look) -> Wait | None:
     """What is still to be done at the present position."""
     s, stage = look.situation, look.here.stage
+    if stage == "Starting" and look.exchanges:
+        return None if s.exists and s.reachable else Wait("waiting until clients' requests come through the routers")
+    if stage == "Replacing":
+        return _exchanging(look, look.here) if s.ready < look.pods(look.here) else None
     if stage == "Starting":
         needed = look.pods(look.here)
         return Wait(f"{s.ready} of {needed} replicas ready") if s.ready < needed or not s.exists else None
@@ -308,6 +216,20 @@ def _leaving(look: _Look) -> Wait | None:
     if look.commands.promote and not look.situation.gated:
         return None
     return _judging(look)
+
+
+def _exchanging(look: _Look, place: Position) -> Wait:
+    """What an exchange of pods waits for; with the only pod on its way that is an outage, and is said so."""
+    s, course = look.situation, look.situation.course
+    ready = f"{s.ready} of {look.pods(place)} replicas ready"
+    if course.alone:
+        declared = (
+            f"a declared outage (capacity: Replace, 1 replica): {s.stable} gives up its only pod, requests get 503 with"
+            f" Retry-After until this one is ready: {ready}"
+        )
+        return Wait(declared, Reason.OUTAGE_DECLARED)
+    gone = course.handed(place.step)
+    return Wait(f"{s.stable} gives up {gone} of {course.replaced} pods, no room for both: {ready}")
 
 
 def _warming(look: _Look) -> Wait | None:
@@ -386,15 +308,15 @@ def _following(look: _Look) -> Position | None:
     if here.stage == "Promoting":
         return None
     promoting = Position("Promoting", here.step)
-    hurried = look.commands.promote and not look.situation.gated
+    hurried = look.commands.promote and not look.situation.gated and not look.exchanges
     if hurried and here.stage != "Starting":
         return promoting if promoting.stage in {place.stage for place in way} else None
     if here.stage == "Warming" and look.before.judged_since:
         resumed = Position("Stepping", here.step) if here.step else Position("Shadowing")
         if resumed in way:
             return resumed
-    places = [place.stage if place.stage != "Stepping" else place for place in way]
-    at = places.index(here if here.stage == "Stepping" else here.stage)
+    places = [place.stage if place.stage not in COUNTED else place for place in way]
+    at = places.index(here if here.stage in COUNTED else here.stage)
     if at + 1 == len(way):
         return None
     following = way[at + 1]
@@ -406,9 +328,9 @@ def _entering(look: _Look, place: Position) -> Wait | None:
     s = look.situation
     if place.stage not in TRAFFIC or s.stable is None:
         return None
-    if look.commands.paused:
+    if look.commands.paused and look.here.stage != "Replacing":
         return _HELD
-    needed = look.pods(place)
+    needed = look.pods(look.here if place.stage == "Replacing" else place)
     if s.ready < needed:
         return Wait(f"waiting for {needed} replicas, {s.ready} ready")
     if not s.watched:
@@ -438,6 +360,9 @@ def _decision(
         wait = _HELD
     if moved and wait is None and outcome is None and s.routed and place.stage in ("Warming", "Promoting") and not lost:
         wait = Wait(_FOLLOWING)
+    if moved and wait is None and outcome is None and place.stage == "Replacing":
+        wait = _exchanging(look, place)
+    moments = (_deadline(look), _start_deadline(look))
     return Decision(
         position=place,
         course=s.course,
@@ -450,8 +375,18 @@ def _decision(
         renew=s.counts(look.progress.as_of)
         and not (look.judgement and look.judgement.verdict == "Fail" and s.enforced),
         observe=_attention(look, place, wait),
-        wake=_later(_deadline(look), s.now),
+        kept=look.kept(place),
+        replacing_since=_replacing_since(look, place),
+        wake=min(filter(None, (_later(moment, s.now) for moment in moments)), default=None),
     )
+
+
+def _replacing_since(look: _Look, place: Position) -> datetime | None:
+    if place.stage != "Replacing":
+        return None
+    told = look.situation.told
+    since = told.replacing_since if told and place == look.here else None
+    return datetime.fromisoformat(since) if since else look.situation.now
 
 
 def _arrive(look: _Look, place: Position) -> Progress:
@@ -467,7 +402,8 @@ def _arrive(look: _Look, place: Position) -> Progress:
 def _attention(look: _Look, place: Position, wait: Wait | None) -> Literal["", "slow", "fast"]:
     """How closely the routers have to be watched."""
     s = look.situation
-    if not s.routed or place.stage == "Starting" or (place.stage == "Previewing" and _previewing(look)):
+    started = place.stage != "Starting" or look.exchanges
+    if not (s.routed and started) or (place.stage == "Previewing" and _previewing(look)):
         return ""
     eager = place != look.here or place.stage in ("Warming", "Promoting") or not s.in_force(look.asked)
     cold = wait is not None and wait.message.startswith("the routers reach")

@@ -7,11 +7,13 @@ from penstock.api.status import CandidateStatus
 
 from .course import Course
 
-__all__ = ["TRAFFIC", "Position", "Stage", "find_position", "itinerary"]
+__all__ = ["COUNTED", "TRAFFIC", "Position", "Stage", "find_position", "itinerary"]
 
-Stage = Literal["Starting", "Warming", "Previewing", "Shadowing", "Stepping", "Promoting"]
-TRAFFIC: tuple[Stage, ...] = ("Shadowing", "Stepping", "Promoting")
-"""Stages in which the candidate gets requests or copies of them."""
+Stage = Literal["Starting", "Warming", "Previewing", "Shadowing", "Replacing", "Stepping", "Promoting"]
+TRAFFIC: tuple[Stage, ...] = ("Shadowing", "Stepping", "Promoting", "Replacing")
+"""Stages in which the candidate gets requests or copies of them, or stable makes room for it."""
+COUNTED: tuple[Stage, ...] = ("Replacing", "Stepping")
+"""Stages that come once for each step."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ def itinerary(course: Course, *, routed: bool, first: bool, preview: bool) -> tu
         return (Position("Starting"), *gate)
     if first:
         return (Position("Starting"), Position("Promoting"))
+    if course.replaced:
+        pairs = [Position(stage, number + 1) for number in range(len(course.steps)) for stage in COUNTED]
+        return (Position("Starting"), *pairs, Position("Promoting"))
     shadow = (Position("Shadowing"),) if course.shadow else ()
     steps = tuple(Position("Stepping", number) for number in range(1, len(course.steps) + 1))
     return (Position("Starting"), Position("Warming"), *gate, *shadow, *steps, Position("Promoting"))
@@ -43,5 +48,5 @@ def find_position(told: CandidateStatus | None, way: tuple[Position, ...]) -> Po
         return way[0]
     here = Position(told.stage, told.step)
     known = {place.stage for place in way}
-    in_steps = told.stage != "Stepping" or here in way
+    in_steps = told.stage not in COUNTED or here in way
     return here if told.stage in known and in_steps else way[0]

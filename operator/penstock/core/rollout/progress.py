@@ -18,6 +18,7 @@ from penstock.api.traffic import StickinessSpec
 from penstock.core.analysis import Evidence, Judgement, Rules, advance, begin, choose_threshold, judge, to_second
 from penstock.core.fleet import Row
 
+from .alone import judge_alone
 from .route import Route
 
 __all__ = ["Progress", "begin_progress", "gather", "judge_progress", "recall"]
@@ -76,7 +77,7 @@ def begin_progress(
     return _judged(told, evidence, rules)
 
 
-def gather(progress: Progress, rows: Iterable[Row], asked: Route, candidate: str) -> Progress:
+def gather(progress: Progress, rows: Iterable[Row], asked: Route, candidate: str, *, alone: bool = False) -> Progress:
     """Add the seconds that are new and had exactly this route on every router pod; others never count."""
     if progress.analysis is None or asked.stable is None:
         return progress
@@ -106,15 +107,15 @@ def gather(progress: Progress, rows: Iterable[Row], asked: Route, candidate: str
         step_requests=progress.step_requests + requests,
         analysis=analysis,
     )
-    return _judged(told, evidence, rules)
+    return _judged(told, evidence, rules, alone=alone)
 
 
-def judge_progress(progress: Progress) -> Judgement | None:
-    """The verdict on what has been gathered."""
+def judge_progress(progress: Progress, *, alone: bool = False) -> Judgement | None:
+    """The verdict on what has been gathered; `alone`: without a stable revision beside the candidate."""
     if progress.analysis is None:
         return None
     rules, evidence = _read(progress.analysis)
-    return judge(evidence, rules)
+    return judge_alone(evidence, rules) if alone else judge(evidence, rules)
 
 
 def _read(analysis: AnalysisStatus) -> tuple[Rules, Evidence]:
@@ -135,8 +136,8 @@ def _read_rules(text: str) -> Rules:
     return Rules(**{name: known[name] if type(known.get(name)) is type(usual[name]) else usual[name] for name in usual})
 
 
-def _judged(progress: Progress, evidence: Evidence, rules: Rules) -> Progress:
-    found = judge(evidence, rules)
+def _judged(progress: Progress, evidence: Evidence, rules: Rules, *, alone: bool = False) -> Progress:
+    found = judge_alone(evidence, rules) if alone else judge(evidence, rules)
     assert progress.analysis is not None
     analysis = progress.analysis.model_copy(update={"metrics": found.metrics or None})
     return replace(progress, analysis=analysis, verdict=found.verdict)

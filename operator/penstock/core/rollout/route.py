@@ -8,7 +8,7 @@ from penstock.api.router import WHOLE, TrafficSplitSpec
 from .course import Course, permille
 from .position import Position
 
-__all__ = ["Route", "find_route", "read_route"]
+__all__ = ["Route", "find_route", "read_route", "spare"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def find_route(stable: str | None, candidate: str, position: Position, course: C
         return Route(candidate, {candidate: WHOLE}) if stage == "Promoting" else Route()
     if stage == "Starting":
         return Route(stable, {stable: WHOLE})
+    if stage == "Replacing":
+        return _while_replacing(stable, candidate, position.step, course)
     if stage == "Stepping":
         weight = course.weight(position.step)
         return Route(stable, {stable: WHOLE - weight, candidate: weight})
@@ -63,3 +65,27 @@ def find_route(stable: str | None, candidate: str, position: Position, course: C
         return Route(stable, {stable: 0, candidate: WHOLE})
     copies = (candidate, permille(course.shadow.weight)) if stage == "Shadowing" and course.shadow else None
     return Route(stable, {stable: WHOLE, candidate: 0}, copies)
+
+
+def _while_replacing(stable: str, candidate: str, step: int, course: Course) -> Route:
+    """The share of the pods that serve meanwhile; with the only pod on its way nobody has anything: 503."""
+    if course.alone:
+        return Route(stable, {stable: 0, candidate: 0})
+    share = course.share_between(step)
+    return Route(stable, {stable: WHOLE - share, candidate: share})
+
+
+def spare(route: Route, candidate: str | None, *, home: bool, away: bool) -> Route:
+    """The route without those that have no ready pod; `home` and `away` say whether stable and candidate have one.
+
+    A candidate that was given a share already takes stable's; one that was not gets nothing by this.
+    """
+    share = route.weights.get(candidate, 0) if candidate else 0
+    if home and (away or not share):
+        return route
+    weights = dict.fromkeys(route.weights, 0)
+    if home and route.stable:
+        weights[route.stable] = WHOLE
+    elif away and share and candidate:
+        weights[candidate] = WHOLE
+    return Route(route.stable, weights)

@@ -6,9 +6,9 @@ from math import ceil
 from penstock.api.reasons import Reason
 
 from .course import Course, percent
-from .machine import Decision
 from .position import TRAFFIC, Position
 from .progress import Progress, judge_progress
+from .situation import Decision
 
 __all__ = ["describe_decision"]
 
@@ -43,6 +43,9 @@ def describe_decision(candidate: str, decision: Decision) -> str:
 def _where(place: Position, course: Course) -> str:
     if place.stage == "Warming":
         return " at 0 %" + (f" before step {place.step} of {len(course.steps)}" if place.step else "")
+    if place.stage == "Replacing":
+        share = percent(course.share_between(place.step))
+        return f" at {share} %, making room for step {place.step} of {len(course.steps)}"
     if place.stage == "Shadowing" and course.shadow:
         return f" shadows {course.shadow.weight} %"
     if place.stage == "Stepping":
@@ -52,7 +55,7 @@ def _where(place: Position, course: Course) -> str:
 
 def _outlook(candidate: str, decision: Decision) -> str:
     """How long a verdict would still take at this rate, by what status holds; past the deadline, what people can do."""
-    found, rate = judge_progress(decision.progress), _rate(decision.progress)
+    found, rate = judge_progress(decision.progress, alone=decision.course.alone), _rate(decision.progress)
     needed = found.requests_needed if found else None
     missing = "at this rate none is in sight"
     if needed is not None and rate:

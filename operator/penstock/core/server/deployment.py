@@ -42,17 +42,20 @@ class Serving:
     request_timeout: float
     """Seconds; the longest a request may take."""
     placement: PodSpec | None = None
+    surges: bool = True
+    """There is room for a pod more while others are replaced."""
 
 
 def deployment(owner: Metadata, serving: Serving, replicas: int | None) -> dict[str, Any]:
     """The manifest; `replicas` None leaves the number to whoever scales it."""
     name = serving.record.name
     selector = {DEPLOYMENT_LABEL: owner.name, REVISION_LABEL: name}
+    more = int(serving.surges)
     spec: dict[str, Any] = {
         "revisionHistoryLimit": 1,
         "progressDeadlineSeconds": _STARTUP_SECONDS + 600,
         "selector": {"matchLabels": selector},
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": more, "maxUnavailable": 1 - more}},
         "template": {"metadata": _pod_metadata(owner, serving), "spec": _pod(serving)},
     }
     if replicas is not None:
@@ -133,7 +136,7 @@ def _fetch(serving: Serving) -> dict[str, Any]:
     if serving.config_text is not None:
         mounts.append({"name": "config", "mountPath": "/etc/penstock/config", "readOnly": True})
     mounts.extend(_content_mounts(serving))
-    claimed = record.facts.mount
+    claimed, cache = record.facts.mount, record.node_cache
     return {
         "name": "fetch",
         "image": record.fetch_image,
@@ -144,6 +147,7 @@ def _fetch(serving: Serving) -> dict[str, Any]:
             {"name": "PENSTOCK_PLAIN_HTTP", "value": ",".join(record.plain_http)},
             {"name": "PENSTOCK_SERVED_NAME", "value": serving.entry_model},
             *([{"name": "PENSTOCK_CLAIM", "value": f"pvc://{claimed.claim}/{claimed.path}"}] if claimed else ()),
+            *([{"name": "PENSTOCK_NODE_CACHE", "value": cache}] if cache else ()),
         ],
         "resources": _FETCH_RESOURCES,
         "securityContext": container_security(),

@@ -48,17 +48,17 @@ def config_map(owner: Metadata, serving: Serving) -> dict[str, Any] | None:
     }
 
 
-def disruption_budget(owner: Metadata, revision: str) -> dict[str, Any]:
+def disruption_budget(owner: Metadata, revision: str, *, candidate: bool = False) -> dict[str, Any]:
     """One serving pod at a time may be drained; `maxUnavailable`, because with `minAvailable` one could never move.
 
-    It counts the pods of the revision that serves: a candidate that is not ready, or a pod that never will be, must
-    not keep a node from being drained.
+    It counts the pods of one revision: a candidate that is not ready, or a pod that never will be, must not keep
+    stable's from being drained. A candidate has one of its own, of its own name.
     """
     selector = {DEPLOYMENT_LABEL: owner.name, REVISION_LABEL: revision}
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": object_metadata(owner, owner.name, "server"),
+        "metadata": object_metadata(owner, revision if candidate else owner.name, "server"),
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": selector},

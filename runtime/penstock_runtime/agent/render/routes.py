@@ -54,7 +54,7 @@ def virtual_host(route: Route) -> dict[str, Any]:
     split = route.split
     host: dict[str, Any] = {"name": split.uid, "domains": [split.uid], "metadata": _note(route)}
     if not route.weights:
-        return {**host, "routes": [_unavailable()]}
+        return {**host, "routes": [_unavailable(exchanged=split.stable is not None)]}
     host["retry_policy"] = _retries()
     if split.sticky:
         host["typed_per_filter_config"] = unit_rules(header=split.header, cookie=split.cookie)
@@ -79,8 +79,11 @@ def _note(route: Route) -> dict[str, Any]:
     return {"filter_metadata": {NOTE: note}}
 
 
-def _unavailable() -> dict[str, Any]:
+def _unavailable(*, exchanged: bool) -> dict[str, Any]:
+    """503 with Retry-After, for gRPC UNAVAILABLE; Envoy makes the latter of it by itself."""
     body = "no revision of this model serves yet\n"
+    if exchanged:
+        body = "no pod of this model serves while its pods change hands (spec.rollout.capacity: Replace); ask again\n"
     return {
         "match": {"prefix": "/"},
         "direct_response": {"status": 503, "body": {"inline_string": body}},
