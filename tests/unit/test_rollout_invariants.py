@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.core.fleet import FleetView
@@ -189,6 +189,8 @@ def check_way_back(world: Watched) -> None:
 
 @pytest.mark.timeout(0 if EXAMPLES > 100 else 300)
 @settings(max_examples=EXAMPLES, deadline=None)
+@example(["service", "pause", V2, "many"])
+@example([V2, "steps", "pause", "leave"])
 @given(ACTIONS)
 def test_whatever_happens_each_pass_is_safe_and_the_last_of_them_writes_nothing(actions):
     world = Watched(manifest(V1, rollout=ROLLOUTS["canary"], traffic={"timeout": "1s"}), rate=2000)
