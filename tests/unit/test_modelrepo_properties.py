@@ -27,7 +27,7 @@ tensors = st.lists(
         {
             "name": st.text(min_size=1, max_size=6) | st.sampled_from(["x", "y", "input:0", 'a"b', "\\"]),
             "dataType": st.sampled_from(TYPES),
-            "dims": st.lists(st.integers(-2, 5) | st.just(-1), max_size=4)
+            "dims": st.lists(st.integers(-1, 5) | st.just(-1), max_size=4)
             | st.lists(st.just(-1) | st.integers(1, 5), min_size=1, max_size=3).map(lambda dims: [-1, *dims]),
         }
     ),
