@@ -32,6 +32,10 @@ class Observed:
     """What the router pods last said; None unless they were asked within the last seconds."""
     router: Mapping[str, Any] | None = None
     """The live Router that the live split names, else the one that the spec names."""
+    served: frozenset[str] = frozenset()
+    """Kinds of the Gateway API that this cluster serves."""
+    unpublished: Mapping[ObjectKey, tuple[Reason, str]] = field(default_factory=dict)
+    """Routes that could not be written last time, and why."""
     port: int = FIRST_PORT
     """The listener of this model in a router pod, chosen by the controller."""
 
