@@ -212,7 +212,7 @@ class Watch:
             if index % BATCH == BATCH - 1:
                 await asyncio.sleep(0)
         uids = {manifest["metadata"]["uid"] for manifest in listing.items}
-        for gone in self._cache.retain(kind.name, namespace, uids, listing.resource_version):
+        for gone in self._cache.retain(kind.name, namespace, uids, listing.resource_version, name=self._name):
             self._changed(gone, None)
 
 

@@ -85,7 +85,14 @@ _TABLE = (
     Kind("Event", "events.k8s.io", "v1", "events"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases"),
     Kind("Namespace", "", "v1", "namespaces", namespaced=False),
-    Kind("CustomResourceDefinition", "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False),
+    Kind(
+        "CustomResourceDefinition",
+        "apiextensions.k8s.io",
+        "v1",
+        "customresourcedefinitions",
+        labelled=False,
+        namespaced=False,
+    ),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
 WATCHED: tuple[Kind, ...] = tuple(kind for kind in _TABLE if kind.watched and not kind.optional)
