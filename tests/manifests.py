@@ -538,11 +538,6 @@ TYPES: dict[str, tuple[dict[str, Any], str, str]] = {
         "does not match",
     ),
     "a Gateway of no name": (_published(parentRefs=[{"name": "a_b"}]), "spec.traffic.parentRefs[0].name", "match"),
-    "a Gateway of a kind": (
-        _published(parentRefs=[{"name": "mesh", "kind": "Service"}]),
-        "spec.traffic.parentRefs[0].kind",
-        "no field of this name",
-    ),
     "a hostname with a port": (_published(hostnames=["a.example.com:443"]), "spec.traffic.hostnames[0]", "match"),
     "a hostname in capitals": (_published(hostnames=["A.example.com"]), "spec.traffic.hostnames[0]", "match"),
     "no room": (manifest(traffic={"limits": {"maxConcurrent": 0}}), "spec.traffic.limits.maxConcurrent", "at least 1"),
@@ -660,6 +655,11 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str, str]] = {
     "a misspelt field": (manifest(replcas=2), "spec.replcas", "did you mean replicas?"),
     "a field in another case": (manifest({"servedname": "x"}), "spec.model.servedname", "did you mean servedName?"),
     "a field of a later release": (manifest(optimise={"precision": "INT8"}), "spec.optimise", "did you mean optimize?"),
+    "a Gateway of a kind": (
+        _published(parentRefs=[{"name": "mesh", "kind": "Service"}]),
+        "spec.traffic.parentRefs[0].kind",
+        "no field of this name",
+    ),
     "a template": (manifest(pod={"volumes": []}), "spec.pod.volumes", "no field of this name"),
     "a router's template": (router(pod={"containers": []}), "spec.pod.containers", "no field of this name"),
     "a router in a host's network": (router(pod={"hostNetwork": True}), "spec.pod.hostNetwork", "no field"),

@@ -102,8 +102,8 @@ TIMEOUT_WITHIN_DRAIN = Rule(
     ".timeout",
 )
 _SAME_GATEWAY = (
-    "other.name == one.name && (has(other.namespace) ? other.namespace : '')"
-    " == (has(one.namespace) ? one.namespace : '')"
+    "other.name == one.name && ((!has(other.__namespace__) && !has(one.__namespace__))"
+    " || (has(other.__namespace__) && has(one.__namespace__) && other.__namespace__ == one.__namespace__))"
 )
 LISTENERS_APART = Rule(
     f"self.all(one, self.exists_one(other, {_SAME_GATEWAY}) || (has(one.sectionName)"
