@@ -54,8 +54,12 @@ def published(deployed: Deployed, reason: str, seconds: float = 60) -> str:
     return str(condition(found, "Published")["message"])
 
 
+def name_of(deployed: Deployed, kind: str) -> str:
+    return deployed.name if kind == "HTTPRoute" else f"{deployed.name}-grpc"
+
+
 def patch(deployed: Deployed, kind: str, content: dict[str, Any], *options: str) -> None:
-    where = (f"{kind.lower()}.{GROUP}", deployed.name, "-n", deployed.namespace)
+    where = (f"{kind.lower()}.{GROUP}", name_of(deployed, kind), "-n", deployed.namespace)
     deployed.cluster.call(
         deployed.cluster.kubectl, "patch", *where, "--type=merge", "-p", json.dumps(content), *options
     )
@@ -63,7 +67,7 @@ def patch(deployed: Deployed, kind: str, content: dict[str, Any], *options: str)
 
 def answer(deployed: Deployed, kind: str) -> None:
     """As a Gateway's controller does."""
-    live = find(deployed.cluster, f"{kind.lower()}.{GROUP}", deployed.name, "-n", deployed.namespace)
+    live = find(deployed.cluster, f"{kind.lower()}.{GROUP}", name_of(deployed, kind), "-n", deployed.namespace)
     conditions = [
         {
             "type": type_,

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from socket import AF_INET, SOCK_DGRAM, socket
@@ -19,7 +19,7 @@ from penstock.kube.client import KubeClient
 
 from .routerpod import envoy_binary
 
-__all__ = ["CONTROLLER", "contour_program", "host_address", "install", "running_gateway"]
+__all__ = ["CONTROLLER", "contour_program", "host_address", "install", "running_gateway", "served"]
 
 CONTROLLER = "projectcontour.io/gateway-controller"
 _OFFSET = 8000
@@ -62,6 +62,22 @@ async def install(client: KubeClient, *manifests: dict[str, Any]) -> None:
         assert answer.code == 201, answer.body[:500]
 
 
+async def served(client: KubeClient, definitions: Iterable[dict[str, Any]]) -> bool:
+    """Whether discovery has all of these kinds."""
+    places = [
+        (item["spec"]["group"], version["name"], item["spec"]["names"]["plural"])
+        for item in definitions
+        for version in item["spec"]["versions"]
+        if version["served"]
+    ]
+    known: dict[tuple[str, str], set[str]] = {}
+    for group, version in {place[:2] for place in places}:
+        answer = await client.connection.send("GET", f"/apis/{group}/{version}")
+        listed = json.loads(answer.body)["resources"] if answer.code == 200 else ()
+        known[group, version] = {item["name"] for item in listed}
+    return all(plural in known[group, version] for group, version, plural in places)
+
+
 @asynccontextmanager
 async def running_gateway(
     program: str, client: KubeClient, kubeconfig: Path, folder: Path, namespace: str, name: str
@@ -91,9 +107,21 @@ async def running_gateway(
         process.start("envoy", (*bound, *envoy, *quiet), folder / "gateway-envoy.log"),
     ]
     try:
+        await _accepted(client, f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/gateways/{name}")
         yield port
     finally:
         process.stop(started, 5)
+
+
+async def _accepted(client: KubeClient, path: str) -> None:
+    """Contour has looked at its Gateway; what it is shown while it starts it may forget to answer."""
+    async with asyncio.timeout(60):
+        while True:
+            found = json.loads((await client.connection.send("GET", path)).body)
+            conditions = found.get("status", {}).get("conditions") or ()
+            if any(item["type"] == "Accepted" and item["status"] == "True" for item in conditions):
+                return
+            await asyncio.sleep(0.2)
 
 
 def _gateway(namespace: str, name: str, port: int) -> tuple[dict[str, Any], ...]:

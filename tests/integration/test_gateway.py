@@ -15,7 +15,8 @@ from aiohttp import web
 from penstock.api.traffic import ROUTE_KINDS
 from penstock.kube.client import KubeClient
 from tests.gatewayapi import ROUTES, contour_crds, gateway_crds
-from tests.integration.contour import CONTROLLER, contour_program, host_address, install, running_gateway
+from tests.integration.apiserver import eventually
+from tests.integration.contour import CONTROLLER, contour_program, host_address, install, running_gateway, served
 from tests.integration.fakecluster import V1
 from tests.integration.stage import Stage, says_nothing_more
 from tests.integration.stories import Telling
@@ -38,6 +39,7 @@ def traffic(namespace: str, **more: Any) -> Json:
 async def gateway_api(client: KubeClient, definitions: list[Json]) -> AsyncIterator[None]:
     """The CRDs for as long as the block lasts."""
     await install(client, *definitions)
+    await eventually(lambda: served(client, definitions), 30)
     try:
         yield
     finally:
@@ -49,6 +51,9 @@ async def gateway_api(client: KubeClient, definitions: list[Json]) -> AsyncItera
 
 def routes_alone() -> list[Json]:
     return [yaml.safe_load(path.read_text()) for path in gateway_crds(*ROUTES)]
+
+
+ROUTES_OF = {"HTTPRoute": "digits", "GRPCRoute": "digits-grpc"}
 
 
 async def published(told: Telling, reason: str) -> str:
@@ -65,7 +70,7 @@ async def published(told: Telling, reason: str) -> str:
 
 
 async def route(told: Telling, kind: str) -> Json:
-    return dict(await told.client.find(kind, told.namespace, told.name) or {})
+    return dict(await told.client.find(kind, told.namespace, ROUTES_OF[kind]) or {})
 
 
 async def test_published_when_the_gateway_api_comes_and_mended_when_edited(stage: Stage) -> None:
@@ -83,7 +88,7 @@ async def test_published_when_the_gateway_api_comes_and_mended_when_edited(stage
 
             for kind in ROUTE_KINDS:
                 plural, edit = f"{kind.lower()}s", {"spec": {"rules": [{"backendRefs": [{"name": "x", "port": 80}]}]}}
-                path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{told.namespace}/{plural}/{told.name}"
+                path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{told.namespace}/{plural}/{ROUTES_OF[kind]}"
                 merge = "application/merge-patch+json"
                 assert (await stage.client.connection.send("PATCH", path, body=edit, content_type=merge)).code == 200
 
@@ -198,7 +203,7 @@ async def test_requests_reach_the_model_through_contour_by_http_and_by_grpc(stag
             await told.create(V1, traffic=traffic(space))
             message = await published(told, "Published")
             assert f"HTTPRoute digits on Gateway {space}/public: accepted by {CONTROLLER}" in message
-            assert f"GRPCRoute digits on Gateway {space}/public: accepted by {CONTROLLER}" in message
+            assert f"GRPCRoute digits-grpc on Gateway {space}/public: accepted by {CONTROLLER}" in message
 
             async def answers() -> bool:
                 return await visitor.get(HTTP_NAME) == (200, "served")

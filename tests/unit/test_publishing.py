@@ -27,7 +27,7 @@ Json = dict[str, Any]
 GOLDEN = Path(__file__).parents[1] / "golden" / "routers"
 OWNER = Metadata(name="digits", namespace="vision", uid="0aa1b2c3-md")
 CONTOUR = "projectcontour.io/gateway-controller"
-HTTP, GRPC = (ObjectKey(kind, "vision", "digits") for kind in ROUTE_KINDS)
+HTTP, GRPC = ObjectKey("HTTPRoute", "vision", "digits"), ObjectKey("GRPCRoute", "vision", "digits-grpc")
 PUBLIC = {"name": "public", "namespace": "infra"}
 BOTH = {"parentRefs": [PUBLIC], "hostnames": ["digits.example.com"], "grpcHostnames": ["digits-grpc.example.com"]}
 CASES = {
@@ -105,7 +105,7 @@ def test_routes_are_written_once_and_a_settled_world_writes_nothing():
 def test_publishing_changes_nothing_else(provider):
     plain, open_ = World(manifest(V1, traffic={"provider": provider})), published_world({**BOTH, "provider": provider})
     plain.settle()
-    spare = {"HTTPRoute digits", "GRPCRoute digits"}
+    spare = {"HTTPRoute digits", "GRPCRoute digits-grpc"}
     assert [line for line in open_.log if line.removeprefix("apply ") not in spare] == plain.log
     assert open_.objects.keys() - plain.objects.keys() == {HTTP, GRPC}
 
@@ -179,7 +179,7 @@ def test_all_parents_of_all_routes_have_to_accept():
     world.settle()
     told = world.condition("Published")
     assert told["reason"] == "RouteNotAccepted"
-    assert told["message"].startswith("GRPCRoute digits on Gateway vision/own, listener http")
+    assert told["message"].startswith("GRPCRoute digits-grpc on Gateway vision/own, listener http")
 
 
 def test_the_word_of_a_controller_of_yesterday_does_not_count_against_todays():

@@ -2,7 +2,8 @@
 
 Everything that the API server would fill in is written out, so that a live route is compared with ours word for word.
 An HTTPRoute and a GRPCRoute cannot share a hostname on one listener: a Gateway must then leave one of them out. So
-each has hostnames of its own, and there is a route for each list that has any.
+each has hostnames of its own, and there is a route for each list that has any. Nor do they share a name: Contour 1.33
+keeps what it says of routes by name alone, and of two it would tell one.
 """
 
 from math import ceil
@@ -22,12 +23,14 @@ _MARGIN_SECONDS = 5
 
 
 def routes(owner: Metadata, traffic: TrafficSpec) -> list[dict[str, Any]]:
-    """The routes that `spec.traffic` asks for, all named as the model."""
+    """The routes that `spec.traffic` asks for, `<md>` and `<md>-grpc`."""
     found = []
     if traffic.parent_refs and traffic.hostnames:
-        found.append(_route(owner, traffic, HTTP_ROUTE, traffic.hostnames, _http_rule(owner, traffic)))
+        found.append(_route(owner, traffic, HTTP_ROUTE, owner.name, traffic.hostnames, _http_rule(owner, traffic)))
     if traffic.parent_refs and traffic.grpc_hostnames:
-        found.append(_route(owner, traffic, GRPC_ROUTE, traffic.grpc_hostnames, _grpc_rule(owner)))
+        found.append(
+            _route(owner, traffic, GRPC_ROUTE, f"{owner.name}-grpc", traffic.grpc_hostnames, _grpc_rule(owner))
+        )
     return found
 
 
@@ -38,12 +41,12 @@ def _parent(parent: GatewayReference) -> dict[str, Any]:
 
 
 def _route(
-    owner: Metadata, traffic: TrafficSpec, kind: str, hostnames: tuple[str, ...], rule: dict[str, Any]
+    owner: Metadata, traffic: TrafficSpec, kind: str, name: str, hostnames: tuple[str, ...], rule: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "apiVersion": f"{GATEWAY_GROUP}/v1",
         "kind": kind,
-        "metadata": object_metadata(owner, owner.name, "publication"),
+        "metadata": object_metadata(owner, name, "publication"),
         "spec": {
             "parentRefs": [_parent(parent) for parent in traffic.parent_refs or ()],
             "hostnames": list(hostnames),
