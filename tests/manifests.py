@@ -77,6 +77,12 @@ def _analysis(**analysis: Any) -> dict[str, Any]:
     return manifest(rollout={"analysis": analysis})
 
 
+def _published(**traffic: Any) -> dict[str, Any]:
+    """On a Gateway."""
+    usual = {"parentRefs": [{"name": "public"}], "hostnames": ["digits.example.com"]}
+    return manifest(traffic={**usual, **traffic})
+
+
 def _service(**rollout: Any) -> dict[str, Any]:
     return manifest(traffic={"provider": "Service"}, rollout=rollout)
 
@@ -289,6 +295,46 @@ RULES: dict[str, tuple[dict[str, Any], str, str]] = {
         "either header or cookie",
     ),
     "sticky by nothing": (manifest(traffic={"stickiness": {}}), "spec.traffic.stickiness", "either header or cookie"),
+    "a Gateway without a name to come by": (
+        manifest(traffic={"parentRefs": [{"name": "public"}]}),
+        "spec.traffic.parentRefs",
+        "write both sides or none",
+    ),
+    "a name without a Gateway": (
+        manifest(traffic={"parentRefs": [], "hostnames": ["digits.example.com"]}),
+        "spec.traffic.parentRefs",
+        "write both sides or none",
+    ),
+    "a name for HTTP and gRPC": (
+        _published(hostnames=["a.example.com", "digits.example.com"], grpcHostnames=["digits.example.com"]),
+        "spec.traffic.grpcHostnames",
+        "different names",
+    ),
+    "a name for gRPC among all of HTTP": (
+        _published(hostnames=["*.example.com"], grpcHostnames=["digits.example.com"]),
+        "spec.traffic.grpcHostnames",
+        "different names",
+    ),
+    "a name for HTTP among all of gRPC": (
+        _published(hostnames=["*.b.example.com"], grpcHostnames=["*.example.com"]),
+        "spec.traffic.grpcHostnames",
+        "different names",
+    ),
+    "one Gateway twice": (
+        _published(parentRefs=[{"name": "public"}, {"name": "public"}]),
+        "spec.traffic.parentRefs",
+        "stands here twice",
+    ),
+    "a Gateway and its listener": (
+        _published(parentRefs=[{"name": "public"}, {"name": "public", "sectionName": "https"}]),
+        "spec.traffic.parentRefs",
+        "stands here twice",
+    ),
+    "one listener twice": (
+        _published(parentRefs=[{"name": "public", "sectionName": "https", "port": port} for port in (443, 8443)]),
+        "spec.traffic.parentRefs",
+        "stands here twice",
+    ),
     "requests of 10 bytes": (
         manifest(traffic={"limits": {"maxRequestBytes": 10}}),
         "spec.traffic.limits.maxRequestBytes",
@@ -537,6 +583,9 @@ TYPES: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.traffic.router.name",
         "does not match",
     ),
+    "a Gateway of no name": (_published(parentRefs=[{"name": "a_b"}]), "spec.traffic.parentRefs[0].name", "match"),
+    "a hostname with a port": (_published(hostnames=["a.example.com:443"]), "spec.traffic.hostnames[0]", "match"),
+    "a hostname in capitals": (_published(hostnames=["A.example.com"]), "spec.traffic.hostnames[0]", "match"),
     "no room": (manifest(traffic={"limits": {"maxConcurrent": 0}}), "spec.traffic.limits.maxConcurrent", "at least 1"),
     "a header that breaks out": (
         manifest(traffic={"stickiness": {"header": "x-user: 1\r\nhost"}}),
@@ -652,6 +701,11 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str, str]] = {
     "a misspelt field": (manifest(replcas=2), "spec.replcas", "did you mean replicas?"),
     "a field in another case": (manifest({"servedname": "x"}), "spec.model.servedname", "did you mean servedName?"),
     "a field of a later release": (manifest(optimise={"precision": "INT8"}), "spec.optimise", "did you mean optimize?"),
+    "a Gateway of a kind": (
+        _published(parentRefs=[{"name": "mesh", "kind": "Service"}]),
+        "spec.traffic.parentRefs[0].kind",
+        "no field of this name",
+    ),
     "a template": (manifest(pod={"volumes": []}), "spec.pod.volumes", "no field of this name"),
     "a router's template": (router(pod={"containers": []}), "spec.pod.containers", "no field of this name"),
     "a router in a host's network": (router(pod={"hostNetwork": True}), "spec.pod.hostNetwork", "no field"),
@@ -786,6 +840,19 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a switch by hand without a router": _service(strategy="BlueGreen", blueGreen={"autoPromote": False}),
     "no router": manifest(traffic={"provider": "Service", "timeout": "1h"}),
     "no router, no strategy": _service(paused=True),
+    "published": _published(),
+    "published for gRPC alone": _published(hostnames=[], grpcHostnames=["grpc.example.com"]),
+    "published everywhere": _published(
+        provider="Service",
+        hostnames=["*.http.example.com", "http.example.com"],
+        grpcHostnames=["*.grpc.example.com"],
+        parentRefs=[
+            {"name": "public"},
+            {"name": "public", "namespace": "infra", "sectionName": "a"},
+            {"name": "public", "namespace": "infra", "sectionName": "b", "port": 443},
+        ],
+    ),
+    "published nowhere": manifest(traffic={"parentRefs": [], "hostnames": []}),
     "a router of one's own": manifest(
         traffic={
             "provider": "Router",

@@ -84,8 +84,9 @@ TOOLS = (
     Tool("flux-kustomize", ("kustomize-controller",), expect="about 4 minutes"),
     Tool("kstatus", ("kstatus",), expect="", source=True),
     Tool("argocd-lua", ("argocd-lua",), expect="about 4 minutes", source=True),
+    Tool("contour", ("contour",), expect="about 2 minutes"),
 )
-"""Only `up`'s programs are built by `up`; those of GitOps tools when a test or a person asks for them."""
+"""Only `up`'s programs are built by `up`; those of other tools when a test or a person asks for them."""
 
 _BY_PROGRAM = {program: tool for tool in TOOLS for program in tool.programs}
 PROGRAMS = tuple(sorted(_BY_PROGRAM))

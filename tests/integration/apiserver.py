@@ -15,23 +15,24 @@ from penstock.kube.client import KubeClient
 from penstock.kube.connection import Connection
 from penstock.kube.limiter import TokenBucket
 
-__all__ = ["CRDS", "connected", "eventually", "model_deployment", "owned", "running_control_plane"]
+__all__ = ["CRDS", "connected", "eventually", "model_deployment", "open_crd", "owned", "running_control_plane"]
 
 
-def _open_crd(kind: str, plural: str) -> dict[str, Any]:
+def open_crd(kind: str, plural: str, group: str = GROUP, version: str = "v1alpha1") -> dict[str, Any]:
+    """A kind that takes anything."""
     anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     schema = {"type": "object", "properties": {"spec": anything, "status": anything}}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{GROUP}"},
+        "metadata": {"name": f"{plural}.{group}", "annotations": {"api-approved.kubernetes.io": "unapproved, a test"}},
         "spec": {
-            "group": GROUP,
+            "group": group,
             "scope": "Namespaced",
             "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
             "versions": [
                 {
-                    "name": "v1alpha1",
+                    "name": version,
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
@@ -42,7 +43,7 @@ def _open_crd(kind: str, plural: str) -> dict[str, Any]:
     }
 
 
-CRDS = tuple(_open_crd(item.kind, item.plural) for item in DEFINITIONS.values())
+CRDS = tuple(open_crd(item.kind, item.plural) for item in DEFINITIONS.values())
 """Open schemas: these tests are about requests, not about fields."""
 
 

@@ -217,3 +217,37 @@ def test_an_unknown_kind_is_named() -> None:
 
 def test_only_what_people_write_is_watched_without_a_label() -> None:
     assert [kind.name for kind in WATCHED if not kind.labelled] == ["ModelDeployment", "Router"]
+
+
+def test_a_list_of_one_name_says_nothing_of_others() -> None:
+    cache = Cache()
+    for name in ("a", "b"):
+        metadata = {"name": name, "uid": name, "resourceVersion": "1"}
+        cache.put({"apiVersion": "v1", "kind": "CustomResourceDefinition", "metadata": metadata})
+    assert cache.retain("CustomResourceDefinition", None, (), "9", name="c") == []
+    (gone,) = cache.retain("CustomResourceDefinition", None, (), "9", name="a")
+    assert gone["metadata"]["name"] == "a"
+    assert cache.counts() == {"CustomResourceDefinition": 1}
+
+
+def test_of_a_crd_only_what_is_served_is_kept() -> None:
+    versions = [{"name": "v1", "served": True, "schema": {"openAPIV3Schema": {}}}, {"name": "v1beta1"}]
+    conditions = [
+        {"type": "Established", "status": "True", "message": "m"},
+        {"type": "NamesAccepted", "status": "True"},
+    ]
+    kept = trim(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": "httproutes.gateway.networking.k8s.io", "managedFields": [{}]},
+            "spec": {"group": "gateway.networking.k8s.io", "versions": versions},
+            "status": {"conditions": conditions, "storedVersions": ["v1"]},
+        }
+    )
+    assert kept == {
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "httproutes.gateway.networking.k8s.io"},
+        "spec": {"versions": [{"name": "v1", "served": True}, {"name": "v1beta1", "served": False}]},
+        "status": {"conditions": [{"type": "Established", "status": "True"}]},
+    }

@@ -24,7 +24,7 @@ from penstock.controller.settings import read_settings
 from penstock.core.names import PULL_SECRET, PUSH_SECRET
 from penstock.core.router import AGENT_PORT, fleet_objects
 from penstock.core.router.fleet import CLUSTER_ROLE
-from penstock.kube.objects import KINDS, WATCHED
+from penstock.kube.objects import KINDS, OPTIONAL, WATCHED
 from penstock.probes.triton import METRICS_PORT
 
 pytestmark = pytest.mark.timeout(900)
@@ -364,8 +364,8 @@ OWNED_BY_ROUTERS = ("ServiceAccount", "RoleBinding", "NetworkPolicy")
 
 def needed_rights() -> set[tuple[str, str, str, str]]:
     """(group, resource, verb, name) that the operator needs where ModelDeployments are, from the kinds it handles."""
-    found = {(kind.group, kind.plural, verb, "") for kind in WATCHED for verb in ("list", "watch")}
-    for kind in (KINDS[name] for name in OWNED):
+    found = {(kind.group, kind.plural, verb, "") for kind in (*WATCHED, *OPTIONAL) for verb in ("list", "watch")}
+    for kind in (*(KINDS[name] for name in OWNED), *OPTIONAL):
         found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch", "delete")}
     for kind in (KINDS[name] for name in OWNED_BY_ROUTERS):
         found |= {(kind.group, kind.plural, verb, "") for verb in ("create", "patch")}
@@ -388,7 +388,11 @@ def rights(role: dict[str, Any]) -> set[tuple[str, str, str, str]]:
     }
 
 
-READS_CRD = {("apiextensions.k8s.io", "customresourcedefinitions", "get", name) for name in CRD_NAMES}
+READS_CRD = {("apiextensions.k8s.io", "customresourcedefinitions", "get", name) for name in CRD_NAMES} | {
+    ("apiextensions.k8s.io", "customresourcedefinitions", verb, kind.crd)
+    for kind in OPTIONAL
+    for verb in ("list", "watch")
+}
 
 
 def test_the_operator_may_do_what_it_does_and_nothing_else(helm: Path) -> None:

@@ -160,6 +160,9 @@ class World:
     """Requests that nobody was there to answer."""
     random: Random = field(default_factory=lambda: Random(1))
     credit: dict[str, float] = field(default_factory=dict)
+    served: frozenset[str] = frozenset()
+    """Kinds of the Gateway API."""
+    unpublished: dict[ObjectKey, tuple[Reason, str]] = field(default_factory=dict)
 
     def observe(self) -> Observed:
         return Observed(
@@ -169,6 +172,8 @@ class World:
             pods=tuple(self.pods.values()),
             fleet=self._fleet() if self.watching else None,
             router=self.router,
+            served=self.served,
+            unpublished=self.unpublished,
         )
 
     def _fleet(self) -> FleetView:
@@ -216,6 +221,8 @@ class World:
             if key in self.objects:
                 self._burn(f"delete {key.kind} {key.name}")
                 self._delete(key)
+        for write in found.routes:
+            self._write(write)
         self.events += [(event.reason, event.message) for event in found.events]
         return found
 

@@ -153,6 +153,21 @@ class Reason(StrEnum):
     """A router pod does not follow the present TrafficSplit yet; the message names it."""
     ROUTER_NOT_FOUND = "RouterNotFound"
     """spec.traffic.router names a Router that this namespace does not have. Create it, or name another."""
+    PUBLISHED = "Published"
+    """Every Gateway of spec.traffic.parentRefs has accepted the model's routes and resolved them."""
+    ROUTE_PENDING = "RoutePending"
+    """A Gateway of spec.traffic.parentRefs has not answered yet; the message names it."""
+    ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
+    """A Gateway does not take a route of the model; the message is its controller's own."""
+    ROUTE_REFUSED = "RouteRefused"
+    """The API server refuses a route of the model; the message is its own."""
+    ROUTE_DRIFT = "RouteDrift"
+    """Somebody has changed a route that Penstock owns; it was put back. Change spec.traffic instead."""
+    GATEWAY_API_MISSING = "GatewayAPIMissing"
+    """spec.traffic.parentRefs needs the Gateway API, and this cluster does not serve it.
+
+    Install its CRDs; the model is published as soon as they are there.
+    """
     ROLLED_BACK = "RolledBack"
     """The revision that the spec asks for was taken back; the stable one serves. The message has the evidence."""
     ERROR_RATE_WORSE = "ErrorRateWorse"

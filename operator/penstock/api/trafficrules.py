@@ -10,7 +10,10 @@ __all__ = [
     "CONFIDENCE_RANGE",
     "DEADLINE_RANGE",
     "DRAIN_RANGE",
+    "GATEWAYS_AND_HOSTNAMES",
     "HOLD_RANGE",
+    "HOSTNAMES_APART",
+    "LISTENERS_APART",
     "ONE_STICKINESS",
     "PERCENT_RANGE",
     "PROBABILITY_RANGE",
@@ -98,6 +101,39 @@ TIMEOUT_WITHIN_DRAIN = Rule(
     " your own with a longer drain in traffic.router",
     ".timeout",
 )
+_SAME_GATEWAY = (
+    "other.name == one.name && ((!has(other.__namespace__) && !has(one.__namespace__))"
+    " || (has(other.__namespace__) && has(one.__namespace__) && other.__namespace__ == one.__namespace__))"
+)
+LISTENERS_APART = Rule(
+    f"self.all(one, self.exists_one(other, {_SAME_GATEWAY}) || (has(one.sectionName)"
+    f" && self.exists_one(other, {_SAME_GATEWAY} && has(other.sectionName) && other.sectionName == one.sectionName)))",
+    lambda parents: all(_stands_apart(one, parents) for one in parents),
+    "one Gateway stands here twice; keep one of them, or name another listener of it in each sectionName",
+)
+GATEWAYS_AND_HOSTNAMES = Rule(
+    "(has(self.parentRefs) && size(self.parentRefs) > 0) == ((has(self.hostnames) && size(self.hostnames) > 0)"
+    " || (has(self.grpcHostnames) && size(self.grpcHostnames) > 0))",
+    lambda traffic: bool(traffic.get("parentRefs")) == bool(traffic.get("hostnames") or traffic.get("grpcHostnames")),
+    "parentRefs names Gateways, hostnames and grpcHostnames what the model is called there: write both sides or none;"
+    " without a name all models of a Gateway would answer to the same address",
+    ".parentRefs",
+)
+HOSTNAMES_APART = Rule(
+    "!has(self.hostnames) || !has(self.grpcHostnames) || !self.hostnames.exists(one, self.grpcHostnames.exists(other,"
+    " one == other || (one.startsWith('*.') && other.endsWith(one.substring(1)))"
+    " || (other.startsWith('*.') && one.endsWith(other.substring(1)))))",
+    lambda traffic: (
+        not any(
+            _covers(one, other) or _covers(other, one)
+            for one in traffic.get("hostnames", ())
+            for other in traffic.get("grpcHostnames", ())
+        )
+    ),
+    "a Gateway gives one name to HTTP or to gRPC and leaves out the other route; write different names in hostnames"
+    " and grpcHostnames",
+    ".grpcHostnames",
+)
 STRATEGY_FIELDS = Rule(
     "(!has(self.canary) || !has(self.strategy) || self.strategy == 'Canary')"
     " && (!has(self.blueGreen) || (has(self.strategy) && self.strategy == 'BlueGreen'))"
@@ -177,3 +213,18 @@ def _fits_service(rollout: Json) -> bool:
     strategy = rollout.get("strategy", "Immediate")
     asked = rollout.get("blueGreen", {}).get("autoPromote", True)
     return bool(strategy == "Immediate" or (strategy == "BlueGreen" and not asked))
+
+
+def _stands_apart(one: Json, parents: list[Json]) -> bool:
+    """Whether it is its Gateway's only entry, or names a listener that no other entry names."""
+    same = [other for other in parents if _gateway(other) == _gateway(one)]
+    named = [other for other in same if other.get("sectionName") == one.get("sectionName")]
+    return len(same) == 1 or ("sectionName" in one and len(named) == 1)
+
+
+def _gateway(parent: Json) -> tuple[str, str]:
+    return parent["name"], parent.get("namespace", "")
+
+
+def _covers(pattern: str, name: str) -> bool:
+    return pattern == name or (pattern.startswith("*.") and name.endswith(pattern[1:]))

@@ -34,6 +34,7 @@ from .garbage import PERIOD_SECONDS, ArtifactCollector
 from .health import Check, Health, HealthServer, LoopTick
 from .reconcile import Reconciler
 from .routers import RouterReconciler
+from .routewatch import RouteWatch
 from .settings import OperatorSettings
 from .wakes import Wakes
 from .watch import Watch
@@ -82,11 +83,21 @@ class Operator:
         self._servers = TritonReader()
         self._examiner = Examiner(self._servers, self._queue.add)
         self._listed = asyncio.Event()
+        self._watched = asyncio.Event()
+        wakes = Wakes(self._cache, self._queue, self._routers, self._fleets)
         self._watch = Watch(
             self._client,
             self._cache,
-            Wakes(self._cache, self._queue, self._routers, self._fleets).changed,
-            self._listed,
+            wakes.changed,
+            self._watched,
+            settings.watch_namespaces,
+            observer=self._telemetry.watch,
+        )
+        self._routes = RouteWatch(
+            self._client,
+            self._cache,
+            wakes.changed,
+            wakes.published,
             settings.watch_namespaces,
             observer=self._telemetry.watch,
         )
@@ -108,6 +119,7 @@ class Operator:
             self._routers.add,
             _now,
             examiner=self._examiner,
+            served=lambda: self._routes.served,
         )
         return Workers(KIND, self._queue, reconciler.reconcile, self._telemetry.reconcile, self._show)
 
@@ -139,7 +151,7 @@ class Operator:
         return Health(checks, {"the first list of every kind": lambda: not self._lease.held or self._listed.is_set()})
 
     def _stream_age(self) -> float:
-        return self._watch.age() if self._listed.is_set() else 0.0
+        return max(self._watch.age(), self._routes.age()) if self._listed.is_set() else 0.0
 
     async def _wait_for_schema(self) -> None:
         """An older CRD would drop fields in silence, so no lead is taken over one; a newer one is no harm."""
@@ -179,12 +191,14 @@ class Operator:
         await self._credentials.load_key()
         stop_watch = asyncio.Event()
         watch = asyncio.create_task(self._watch.run(stop_watch, on_signal=self._stop.set), name="watch")
+        routes = asyncio.create_task(self._routes.run(stop_watch, on_signal=self._stop.set), name="routes")
+        listing = asyncio.create_task(self._list_all(), name="listing")
         events = asyncio.create_task(self._events.run(), name="events")
         garbage = asyncio.create_task(self._collect_garbage(), name="garbage")
         deployments, routers = self._workers
         work = [*deployments.start(self._settings.workers, self._listed), *routers.start(1, self._listed)]
         try:
-            await asyncio.wait([lease, watch, events, *work], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([lease, watch, routes, events, *work], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._queue.close()
             self._routers.close()
@@ -196,12 +210,18 @@ class Operator:
             await self._examiner.close()
             await self._servers.close()
             await self._events.flush()
-            _cancel([events, garbage])
+            _cancel([events, garbage, listing])
             stop_watch.set()
-            await watch
+            await asyncio.gather(watch, routes)
         for part in (events, *work):
             if part.done() and not part.cancelled():
                 part.result()
+
+    async def _list_all(self) -> None:
+        """Nothing is decided before everything is known, the routes of the Gateway API included where there are any."""
+        await self._watched.wait()
+        await self._routes.known.wait()
+        self._listed.set()
 
     async def _collect_garbage(self) -> None:
         """Never more than a nuisance: a registry that is away or has no catalogue is asked again next time."""

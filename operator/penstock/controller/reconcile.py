@@ -31,6 +31,7 @@ from .credentials import RegistryCredentials, shared_repository
 from .examiner import Examiner
 from .fleetwatch import FleetWatch, Interest
 from .ports import PortBook
+from .publishing import RETRY, Publisher
 from .wakes import wanted_router
 from .writing import Obstacles, Writer, obstacles_of
 
@@ -57,12 +58,17 @@ class Reconciler:
         clock: Callable[[], datetime],
         *,
         examiner: Examiner,
+        served: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
-        """`wake_router` is told of Routers that this has given another model, or taken one."""
+        """`wake_router` is told of Routers that this has given another model, or taken one.
+
+        `served` names the kinds of the Gateway API that the cluster serves.
+        """
         self._client, self._cache, self._settings = client, cache, settings
         self._credentials, self._events, self._clock = credentials, events, clock
         self._fleets, self._examiner, self._wake_router = fleets, examiner, wake_router
         self._writer, self._ports = Writer(client, cache), PortBook(cache)
+        self._served, self._publisher = served, Publisher(self._writer, clock)
         self._obstacles: dict[DeploymentKey, Obstacles] = {}
         self._refused_raises: dict[DeploymentKey, Obstacles] = {}
 
@@ -96,19 +102,22 @@ class Reconciler:
         told = await self._tell(raw, decided)
         self._examiner.follow(key, decided.examine)
         if blocked:
-            return self._next(decided, blocked, told=told)
+            return self._next(key, decided, blocked, told=told)
         self._refused_raises[key] = await obstacles_of(self._raise(decided))
         if self._refused_raises[key] != refused:
             return _AT_ONCE
         if not refused:
             for target in decided.deletes:
                 await self._writer.delete(target)
-        return self._next(decided, refused, told=told)
+        if await self._publisher.publish(key, decided.routes):
+            return _AT_ONCE
+        return self._next(key, decided, refused, told=told)
 
     def _forget(self, key: DeploymentKey) -> None:
         self._obstacles.pop(key, None)
         self._refused_raises.pop(key, None)
         self._ports.forget(key)
+        self._publisher.forget(key)
         self._fleets.follow(key, None)
         self._examiner.follow(key, None)
 
@@ -136,6 +145,8 @@ class Reconciler:
             fleet=self._fleets.view(key),
             findings=self._examiner.findings(key),
             router=self._cache.get(ObjectKey(ROUTER_KIND, key[0], router)) if router else None,
+            served=self._served(),
+            unpublished=self._publisher.obstacles(key),
             port=self._ports.port_for(key, wanted) if wanted else FIRST_PORT,
         )
 
@@ -214,13 +225,15 @@ class Reconciler:
         for kind, reason, message in announce(before, status):
             self._events.record(raw, reason, message, warning=kind == "Warning")
 
-    def _next(self, decided: Plan, blocked: Mapping[ObjectKey, Any], *, told: bool) -> float | None:
+    def _next(self, key: DeploymentKey, decided: Plan, blocked: Mapping[ObjectKey, Any], *, told: bool) -> float | None:
         """Seconds. Status is what the next plan is made from, so one more pass follows what was just told."""
         waits = [_RETRY_OBSTACLE] if blocked else []
         if told:
             waits.append(_AT_ONCE)
         if decided.needs_credentials:
             waits.append(_RENEW_CREDENTIALS)
+        if self._publisher.obstacles(key):
+            waits.append(RETRY.total_seconds())
         if decided.wake:
             waits.append(max(0.1, (decided.wake - self._clock()).total_seconds()))
         return min(waits, default=None)

@@ -51,6 +51,12 @@ class Wakes:
         if manifest["kind"] == "Pod" and (fleet := router_key(manifest)):
             self._fleets.wake(fleet)
 
+    def published(self) -> None:
+        """The Gateway API came or went: whoever asks for a Gateway has to be looked at."""
+        for item in self._cache.of_kind(KIND):
+            if (item.get("spec", {}).get("traffic") or {}).get("parentRefs"):
+                self._deployments.add((item["metadata"].get("namespace", ""), item["metadata"]["name"]))
+
     def _wake_deployment(self, manifest: Manifest) -> None:
         key = deployment_key(manifest)
         if key is not None:

@@ -69,18 +69,22 @@ class Watch:
         ready: asyncio.Event,
         namespaces: tuple[str, ...] = (),
         *,
+        kinds: tuple[Kind, ...] = WATCHED,
+        name: str = "",
         observer: WatchObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`kinds` must be served when it runs; `name` narrows all of them to objects of that name."""
         self._client = client
         self._cache = cache
+        self._kinds, self._name = kinds, name
         self._changed = changed
         self._ready = ready
         self._namespaces = namespaces
         self._observer: WatchObserver = _Silent() if observer is None else observer
         self._clock = clock
         self._streams: dict[str, tuple[Kind, str | None]] = {
-            kind.path(namespace): (kind, namespace) for kind in WATCHED for namespace in (namespaces or (None,))
+            kind.path(namespace): (kind, namespace) for kind in kinds for namespace in (namespaces or (None,))
         }
         self._unlisted = set(self._streams)
         self._alive = dict.fromkeys(self._streams, clock())
@@ -105,7 +109,7 @@ class Watch:
         """
         tasks = await kopf.spawn_tasks(
             registry=self._registry(),
-            settings=_settings(),
+            settings=_settings(self._kinds, self._name),
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             standalone=True,
@@ -125,7 +129,7 @@ class Watch:
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
-        for kind in WATCHED:
+        for kind in self._kinds:
             kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(self._on_event)
         return registry
 
@@ -187,7 +191,9 @@ class Watch:
         while not done:
             self._again.discard(path)
             try:
-                listing = await self._client.list(kind.name, namespace, labels=OWNED if kind.labelled else "")
+                listing = await self._client.list(
+                    kind.name, namespace, labels=OWNED if kind.labelled else "", object_name=self._name
+                )
             except ApiError as problem:
                 log.warning("%s could not be listed and is tried again: %s", kind.plural, problem)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -206,11 +212,11 @@ class Watch:
             if index % BATCH == BATCH - 1:
                 await asyncio.sleep(0)
         uids = {manifest["metadata"]["uid"] for manifest in listing.items}
-        for gone in self._cache.retain(kind.name, namespace, uids, listing.resource_version):
+        for gone in self._cache.retain(kind.name, namespace, uids, listing.resource_version, name=self._name):
             self._changed(gone, None)
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(kinds: tuple[Kind, ...], name: str) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
@@ -221,9 +227,12 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 70.0
     settings.watching.chunk_size = 500
     settings.networking.request_timeout = 60.0
-    for kind in WATCHED:
+    for kind in kinds:
+        place = kind.group, kind.version, kind.plural
         if kind.labelled:
-            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = OWNED
+            settings.watching.label_selectors[place] = OWNED
+        if name:
+            settings.watching.field_selectors[place] = f"metadata.name={name}"
     return settings
 
 

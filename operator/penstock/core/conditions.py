@@ -40,6 +40,8 @@ def conditions(
     now: datetime,
     outdated: str | None = None,
     synced: tuple[bool, Reason, str] | None = None,
+    *,
+    published: tuple[bool, Reason, str] | None = None,
 ) -> tuple[Condition, ...]:
     """The whole list; a transition time moves only when the condition's status does. `outdated` is a sentence."""
     done = verdict.state == "Done"
@@ -52,6 +54,8 @@ def conditions(
     wanted.append(("Prepared", *prepared))
     if synced:
         wanted.append(("TrafficSynced", *synced))
+    if published:
+        wanted.append(("Published", *published))
     if outdated:
         wanted.append(("RuntimeOutdated", True, Reason.RUNTIME_OUTDATED, outdated))
     before = {condition.type: condition for condition in previous}

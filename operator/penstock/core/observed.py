@@ -35,6 +35,10 @@ class Observed:
     """What the servers of a revision that was taken back have counted; for words alone."""
     router: Mapping[str, Any] | None = None
     """The live Router that the live split names, else the one that the spec names."""
+    served: frozenset[str] = frozenset()
+    """Kinds of the Gateway API that this cluster serves."""
+    unpublished: Mapping[ObjectKey, tuple[Reason, str]] = field(default_factory=dict)
+    """Routes that could not be written last time, and why."""
     port: int = FIRST_PORT
     """The listener of this model in a router pod, chosen by the controller."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from penstock.api.reasons import Reason
 from penstock.api.status import ModelDeploymentStatus
 
 from .diagnosis import diagnose, find_examination
@@ -18,6 +19,7 @@ from .names import ObjectKey, key_of
 from .objects import differs, seal
 from .observed import Observed
 from .preparing import Preparing, prepare
+from .publishing import Publishing, publish
 from .recall import begin_with
 from .rendering import Rendering, SplitChange, render
 from .restoring import restore, superseded_jobs
@@ -78,17 +80,19 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in order: `writes`, status, `raises`, events, `deletes`.
+    """What to do, in order: `writes`, status, `raises`, events, `deletes`, `routes`.
 
     Status is memory. A pass cut short before it has told of a failure would try the same revision again; and a split
     that gives a candidate more is written after the status that says so, so that nobody who comes later finds a weight
     that nobody remembers. The first of `writes` may be a split that takes traffic back: that waits for nothing.
+    Routes to Gateways come last of all: nothing else depends on them.
     """
 
     status: ModelDeploymentStatus
     writes: tuple[Write | HandOver | Join | Leave, ...] = ()
     raises: tuple[Write, ...] = ()
     deletes: tuple[ObjectKey, ...] = ()
+    routes: tuple[Write, ...] = ()
     events: tuple[Event, ...] = ()
     wake: datetime | None = None
     observe: Literal["", "slow", "fast"] = ""
@@ -110,7 +114,8 @@ def plan(observed: Observed, now: datetime) -> Plan:
     standing = diagnose(observed, stand(observed, target, now))
     rendering = render(observed, standing, now)
     restoring = _restoring(observed, standing)
-    status = describe(observed, preparing, restoring, target, standing, rendering, now)
+    publishing = publish(observed)
+    status = describe(observed, preparing, restoring, target, standing, rendering, publishing, now)
     jobs = [manifest for source in (preparing, *restoring) for manifest in source.create]
     lowering, raises = _split_writes(rendering.split)
     needed = frozenset({preparing.status.key, *(source.status.key for source in restoring)})
@@ -118,6 +123,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         *(key for source in (preparing, *restoring) for key in source.delete),
         *superseded_jobs(observed, needed),
         *rendering.removals,
+        *publishing.removals,
     ]
     wakes = (preparing.wake, standing.wake, rendering.wake)
     return Plan(
@@ -131,7 +137,11 @@ def plan(observed: Observed, now: datetime) -> Plan:
         ),
         raises=raises,
         deletes=tuple(dict.fromkeys(deletes)),
-        events=tuple(Event(*item) for item in announce(deployment, status, lost=_has_lost(standing))),
+        routes=tuple(Write(manifest) for manifest in publishing.writes),
+        events=(
+            *_edits(publishing),
+            *(Event(*item) for item in announce(deployment, status, lost=_has_lost(standing))),
+        ),
         wake=min((moment for moment in wakes if moment), default=None),
         observe=_attention(observed, status, standing, rendering, now),
         examine=find_examination(observed, standing, now),
@@ -145,6 +155,10 @@ def _split_writes(change: SplitChange | None) -> tuple[tuple[Write, ...], tuple[
         return (), ()
     write = Write(change.manifest, fenced=change.fenced or change.whole, whole=change.whole)
     return ((write,), ()) if change.lowers else ((), (write,))
+
+
+def _edits(publishing: Publishing) -> Iterable[Event]:
+    return (Event("Warning", Reason.ROUTE_DRIFT.value, sentence) for sentence in publishing.edited)
 
 
 def _has_lost(standing: Standing) -> bool:

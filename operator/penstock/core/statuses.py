@@ -19,6 +19,7 @@ from .fleet import RouterPodView
 from .names import DEPLOYMENT_LABEL, REVISION_LABEL, resolve_name
 from .observed import Observed
 from .preparing import Preparing
+from .publishing import Publishing, announce_routes
 from .rendering import Rendering
 from .revision import RevisionRecord
 from .rollout import TRAFFIC, Decision, Route, describe_decision, percent, read_route
@@ -43,6 +44,7 @@ def describe(
     target: Target,
     standing: Standing,
     rendering: Rendering,
+    publishing: Publishing,
     now: datetime,
 ) -> ModelDeploymentStatus:
     """The whole status; equal to the one before when nothing that users can see has changed."""
@@ -55,6 +57,7 @@ def describe(
     available = _availability(stable, standing.size, _stand_in(candidate))
     synced = _synced(observed, standing, rendering, now)
     verdict = _verdict(observed, restoring, target, standing, rendering, stable, available[1])
+    verdict = publishing.weigh(verdict)
     return ModelDeploymentStatus(
         observed_generation=metadata.generation,
         phase=_phase(verdict, preparing, standing, available=available[0]),
@@ -79,6 +82,7 @@ def describe(
             now,
             _outdated(observed, standing),
             synced,
+            published=publishing.told,
         ),
     )
 
@@ -352,6 +356,7 @@ def announce(
     if lost:
         yield "Warning", Reason.SUPERVISION_LOST.value, status.message or ""
     yield from _announce_preparation(before.preparation, status.preparation)
+    yield from announce_routes(before, status)
     reason, state = _standing_of(status)
     if (reason, state) == _standing_of(before) or state == "Done":
         return

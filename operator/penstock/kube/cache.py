@@ -69,9 +69,12 @@ class Cache:
         """We have deleted this object: gone at once, whatever the watch still delivers of it."""
         return self._remove(key, uid, inf)
 
-    def retain(self, kind: str, namespace: str | None, uids: Collection[str], version: str) -> list[Mapping[str, Any]]:
+    def retain(
+        self, kind: str, namespace: str | None, uids: Collection[str], version: str, *, name: str = ""
+    ) -> list[Mapping[str, Any]]:
         """Drop all objects of a kind that a complete list at `version` did not contain, and return them.
 
+        With `name` the list was of that name alone, and so is what is dropped.
         A watch that starts anew never reports what was deleted in between. Objects newer than the list stay.
         """
         limit = _number(version) or inf
@@ -80,6 +83,7 @@ class Cache:
             for key, manifest in self._objects.items()
             if key.kind == kind
             and namespace in (None, key.namespace)
+            and name in ("", key.name)
             and manifest["metadata"].get("uid") not in uids
             and (_number(resource_version(manifest)) or 0.0) <= limit
         ]

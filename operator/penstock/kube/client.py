@@ -79,12 +79,16 @@ class KubeClient:
         )
         return next(iter(_items(kind, page)), None)
 
-    async def list(self, kind: str, namespace: str | None = None, *, labels: str = "") -> Listing:
+    async def list(
+        self, kind: str, namespace: str | None = None, *, labels: str = "", object_name: str = ""
+    ) -> Listing:
         """All objects of a kind, everywhere or in one namespace, in pages; `labels` is a label selector."""
+        query = [("labelSelector", labels)] if labels else []
+        query += [("fieldSelector", f"metadata.name={object_name}")] if object_name else []
         try:
-            return await self._list(kind, namespace, labels, PAGE)
+            return await self._list(kind, namespace, query, PAGE)
         except Gone:
-            return await self._list(kind, namespace, labels, 0)
+            return await self._list(kind, namespace, query, 0)
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Make an object that must not exist yet, owned by this field manager as by any later apply.
@@ -208,11 +212,13 @@ class KubeClient:
             raise Conflict("the one of this name is being deleted; try again", **where)  # type: ignore[arg-type]
         return found
 
-    async def _list(self, kind: str, namespace: str | None, labels: str, page_size: int) -> Listing:
+    async def _list(
+        self, kind: str, namespace: str | None, selectors: Sequence[tuple[str, str]], page_size: int
+    ) -> Listing:
         items: list[Manifest] = []
         token = ""
         while True:
-            query = [("labelSelector", labels)] if labels else []
+            query = [*selectors]
             query += [("limit", str(page_size))] if page_size else []
             query += [("continue", token)] if token else []
             target = Target("list", kind, namespace or "", "")

@@ -6,10 +6,12 @@ from sys import intern
 from typing import Any
 
 from penstock.api import resource, router
+from penstock.api.traffic import GATEWAY_GROUP, GRPC_ROUTE, HTTP_ROUTE
 from penstock.core.names import DEPLOYMENT_LABEL, ROUTER_LABEL
 
 __all__ = [
     "KINDS",
+    "OPTIONAL",
     "WATCHED",
     "Kind",
     "Manifest",
@@ -29,7 +31,8 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 class Kind:
     """One kind of object: its place in the API, and whether the operator watches it.
 
-    `labelled` kinds are watched by `app.kubernetes.io/managed-by=penstock` only, chosen by the API server.
+    `labelled` kinds are watched by `app.kubernetes.io/managed-by=penstock` only, chosen by the API server. An
+    `optional` kind is watched where the cluster serves it; its CRD may come and go.
     """
 
     name: str
@@ -39,11 +42,17 @@ class Kind:
     watched: bool = False
     labelled: bool = True
     namespaced: bool = True
+    optional: bool = False
 
     @property
     def api_version(self) -> str:
         """`apps/v1`, or `v1` for the core group."""
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def crd(self) -> str:
+        """The name of the CustomResourceDefinition that makes it, where one does."""
+        return f"{self.plural}.{self.group}"
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         """The URL path of the collection, of one object, or of a subresource of it."""
@@ -70,14 +79,24 @@ _TABLE = (
     Kind("ServiceAccount", "", "v1", "serviceaccounts", watched=True),
     Kind("RoleBinding", "rbac.authorization.k8s.io", "v1", "rolebindings", watched=True),
     Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies", watched=True),
+    Kind(HTTP_ROUTE, GATEWAY_GROUP, "v1", "httproutes", watched=True, optional=True),
+    Kind(GRPC_ROUTE, GATEWAY_GROUP, "v1", "grpcroutes", watched=True, optional=True),
     Kind("Secret", "", "v1", "secrets"),
     Kind("Event", "events.k8s.io", "v1", "events"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases"),
     Kind("Namespace", "", "v1", "namespaces", namespaced=False),
-    Kind("CustomResourceDefinition", "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False),
+    Kind(
+        "CustomResourceDefinition",
+        "apiextensions.k8s.io",
+        "v1",
+        "customresourcedefinitions",
+        labelled=False,
+        namespaced=False,
+    ),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
-WATCHED: tuple[Kind, ...] = tuple(kind for kind in _TABLE if kind.watched)
+WATCHED: tuple[Kind, ...] = tuple(kind for kind in _TABLE if kind.watched and not kind.optional)
+OPTIONAL: tuple[Kind, ...] = tuple(kind for kind in _TABLE if kind.optional)
 
 
 def kind_of(name: str) -> Kind:
@@ -166,9 +185,22 @@ def _autoscaler(manifest: Mapping[str, Any]) -> Manifest:
     return {**manifest, "status": kept}
 
 
+def _definition(manifest: Mapping[str, Any]) -> Manifest:
+    """Which versions are served, and whether they are by now; a CRD may have half a megabyte of schemas."""
+    versions = manifest.get("spec", {}).get("versions") or ()
+    served = [{"name": item["name"], "served": item.get("served", False)} for item in versions]
+    established = [
+        {"type": item["type"], "status": item["status"]}
+        for item in manifest.get("status", {}).get("conditions") or ()
+        if item["type"] == "Established"
+    ]
+    return {"kind": manifest["kind"], "spec": {"versions": served}, "status": {"conditions": established}}
+
+
 _TRIMMERS: Mapping[str, Callable[[Mapping[str, Any]], Manifest]] = {
     "Pod": _pod,
     "HorizontalPodAutoscaler": _autoscaler,
+    "CustomResourceDefinition": _definition,
 }
 
 

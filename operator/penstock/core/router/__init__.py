@@ -3,6 +3,7 @@
 from .fleet import fleet_name, fleet_objects
 from .planning import Fleet, FleetPlan, is_moving, plan_fleet
 from .pod import AGENT_PORT, STATS_PORT
+from .published import routes
 from .route import default_router, member_manager, membership, traffic_split
 from .services import Target, client_service, preview_service, to_revision, to_router
 
@@ -21,6 +22,7 @@ __all__ = [
     "membership",
     "plan_fleet",
     "preview_service",
+    "routes",
     "to_revision",
     "to_router",
     "traffic_split",
