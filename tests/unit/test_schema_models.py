@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from penstock.api.base import wire
@@ -104,7 +104,9 @@ def specs(draw: st.DrawFn) -> Schema:
 
 
 @pytest.mark.timeout(0 if EXAMPLES > 1000 else 300)
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
 @given(specs())
 def test_what_schema_and_rules_accept_the_models_can_read(spec):
     found = {**manifest(), "spec": spec}
