@@ -132,7 +132,7 @@ class Visitor:
     async def get(self, host: str) -> tuple[int, str]:
         """GET through the Gateway."""
         url = f"http://127.0.0.1:{self.port}/v2/health/ready"
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
             try:
                 async with session.get(url, headers={"Host": host}) as answer:
                     return answer.status, await answer.text()
