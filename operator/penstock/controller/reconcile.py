@@ -17,11 +17,12 @@ from penstock.api.reasons import Reason
 from penstock.api.resource import KIND, Metadata, ModelDeployment
 from penstock.api.router import FIRST_PORT, ROUTER_KIND, SPLIT_KIND
 from penstock.api.status import ModelDeploymentStatus
+from penstock.core.announcing import announce
 from penstock.core.names import ObjectKey
 from penstock.core.observed import Observed
 from penstock.core.plan import HandOver, Join, Leave, Plan, Write, plan
 from penstock.core.settings import Settings
-from penstock.core.statuses import announce, describe_invalid
+from penstock.core.statuses import describe_invalid
 from penstock.kube.cache import Cache, DeploymentKey, RouterKey
 from penstock.kube.client import KubeClient
 from penstock.kube.events import EventRecorder

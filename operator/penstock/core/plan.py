@@ -14,6 +14,7 @@ from typing import Any, Literal
 from penstock.api.reasons import Reason
 from penstock.api.status import ModelDeploymentStatus
 
+from .announcing import announce
 from .diagnosis import diagnose, find_examination
 from .names import ObjectKey, key_of
 from .objects import differs, seal
@@ -26,7 +27,7 @@ from .restoring import restore, superseded_jobs
 from .revision import record_manifest
 from .servercounts import Examination
 from .standing import Standing, stand
-from .statuses import announce, describe
+from .statuses import describe
 from .target import Target, find_target
 
 __all__ = ["Event", "HandOver", "Join", "Leave", "Plan", "Write", "plan"]

@@ -1,14 +1,10 @@
-"""What status says about a pass, and which of its changes are worth an event."""
+"""What status says about a pass."""
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Literal
 
 from penstock.api.reasons import Reason
-from penstock.api.resource import ModelDeployment
 from penstock.api.status import (
     CandidateStatus,
-    FailedRevision,
     ModelDeploymentStatus,
     PreparationStatus,
     RevisionStatus,
@@ -16,25 +12,24 @@ from penstock.api.status import (
 
 from .conditions import MESSAGE, Verdict, conditions, timestamp
 from .fleet import RouterPodView
-from .names import DEPLOYMENT_LABEL, REVISION_LABEL, resolve_name
+from .names import DEPLOYMENT_LABEL, REVISION_LABEL
 from .observed import Observed
 from .preparing import Preparing
-from .publishing import Publishing, announce_routes
+from .publishing import Publishing
+from .readiness import availability, judge_pass, phase_of, stand_in
 from .rendering import Rendering
 from .revision import RevisionRecord
-from .rollout import TRAFFIC, Decision, Route, describe_decision, percent, read_route
+from .rollout import Route, percent, read_route
 from .serverimages import server_image
 from .standing import Standing
 from .target import Target
 
-__all__ = ["announce", "describe", "describe_invalid"]
+__all__ = ["describe", "describe_invalid"]
 
 _LAGGING = timedelta(seconds=5)
 """How long routers may take to follow before the laggards are named; most changes are in force within 0.1 s."""
 _URI = 320
 """Characters of a URI in status; the record has all of it."""
-Announcement = tuple[Literal["Normal", "Warning"], str, str]
-Phase = Literal["Pending", "Preparing", "Progressing", "Paused", "Available", "RolledBack", "Failed"]
 
 
 def describe(
@@ -54,13 +49,13 @@ def describe(
     stable = _revision(observed, standing.stable, standing.stable_since) or _unrecorded(observed, standing)
     stable = _weighed(stable, before.stable, attested)
     candidate = _candidate(observed, standing, attested)
-    available = _availability(stable, standing.size, _stand_in(candidate))
+    available = availability(stable, standing.size, stand_in(candidate))
     synced = _synced(observed, standing, rendering, now)
-    verdict = _verdict(observed, restoring, target, standing, rendering, stable, available[1])
+    verdict = judge_pass(observed, restoring, target, standing, rendering, stable, available[1])
     verdict = publishing.weigh(verdict)
     return ModelDeploymentStatus(
         observed_generation=metadata.generation,
-        phase=_phase(verdict, preparing, standing, available=available[0]),
+        phase=phase_of(verdict, preparing, standing, available=available[0]),
         message=verdict.message[:MESSAGE],
         url=f"http://{metadata.name}.{metadata.namespace}.svc:8000",
         replicas=stable.replicas if stable else 0,
@@ -183,7 +178,7 @@ def describe_invalid(
             "observed_generation": generation,
             "phase": "Failed",
             "message": sentence[:2048],
-            "conditions": conditions(verdict, _availability(status.stable), prepared, before, generation, now),
+            "conditions": conditions(verdict, availability(status.stable), prepared, before, generation, now),
         }
     )
 
@@ -235,163 +230,3 @@ def _preparation(preparing: Preparing, target: Target) -> PreparationStatus:
 
 def _prepared(preparing: Preparing) -> tuple[bool, Reason, str]:
     return preparing.facts is not None, preparing.reason, preparing.message
-
-
-def _stand_in(candidate: CandidateStatus | None) -> CandidateStatus | None:
-    """A candidate that serves in place of a stable revision without pods."""
-    if candidate is None or not candidate.replaced or not candidate.ready_replicas:
-        return None
-    return candidate if candidate.weight not in (None, "0") else None
-
-
-def _availability(
-    stable: RevisionStatus | None, asked: int = 0, stand_in: CandidateStatus | None = None
-) -> tuple[bool, str]:
-    if stable is None:
-        return False, "no revision has gone live yet"
-    if stable.ready_replicas == 0 and stand_in:
-        return True, f"{stand_in.revision}: {stand_in.ready_replicas} of {stand_in.replicas} replicas ready, on trial"
-    if stable.ready_replicas == 0:
-        wanted = stable.replicas or asked
-        detail = f"none of {wanted} replicas is ready" if wanted else "scaled to 0"
-        return False, f"{stable.revision}: {detail}"
-    return True, f"{stable.revision}: {stable.ready_replicas} of {stable.replicas} replicas ready"
-
-
-def _verdict(
-    observed: Observed,
-    restoring: tuple[Preparing, ...],
-    target: Target,
-    standing: Standing,
-    rendering: Rendering,
-    stable: RevisionStatus | None,
-    available: str,
-) -> Verdict:
-    taken = _obstacle(observed)
-    if taken:
-        return taken
-    for lost in restoring:
-        return Verdict("Stuck" if lost.failed else "Working", lost.reason, lost.message)
-    if standing.failed and target.record:
-        return _rejection(standing, standing.failed, _missing_pods(standing, stable))
-    if target.record is None:
-        return Verdict("Stuck" if target.refused else "Working", target.reason, target.message)
-    if rendering.missing_router:
-        sentence = f"there is no Router {rendering.missing_router} in this namespace, as spec.traffic.router asks"
-        return Verdict("Stuck", Reason.ROUTER_NOT_FOUND, f"{sentence}; create it, or name another")
-    return _course(standing, stable, available)
-
-
-def _course(standing: Standing, stable: RevisionStatus | None, available: str) -> Verdict:
-    """Where the revision that the spec asks for stands."""
-    if standing.failure:
-        role = standing.candidate or standing.stable
-        name = role.name if role else ""
-        return Verdict("Working", standing.failure.reason, f"{name}: {standing.failure.message}")
-    if standing.candidate and standing.decision:
-        return _progress(standing.candidate.name, standing.decision)
-    if stable and stable.ready_replicas == 0 and standing.size > 0 and not standing.promoted:
-        return Verdict("Working", Reason.NOT_SERVING, available)
-    return Verdict("Done", Reason.READY, available)
-
-
-def _missing_pods(standing: Standing, stable: RevisionStatus | None) -> str:
-    """How far stable has its pods back, after another revision had their room."""
-    if stable is None or not (standing.returning or standing.released) or stable.ready_replicas >= standing.size:
-        return ""
-    meanwhile = "; until it is ready requests get 503 with Retry-After" if standing.returning else ""
-    return f"; {stable.revision} has {stable.ready_replicas} of {standing.size} pods back{meanwhile}"
-
-
-def _rejection(standing: Standing, failed: FailedRevision, missing: str = "") -> Verdict:
-    """What was taken back from traffic has one reason for all who wait for it; the cause is in the message."""
-    outcome = next((entry.outcome for entry in standing.history if entry.revision == failed.revision), "Failed")
-    if outcome in ("RolledBack", "Aborted"):
-        cause = "was aborted" if outcome == "Aborted" else f"was taken back, {failed.reason}"
-        sentence = f"{failed.revision} {cause}: {failed.message}{missing}"
-        return Verdict("Stuck", Reason.ROLLED_BACK, f"{sentence}. {failed.diagnosis}" if failed.diagnosis else sentence)
-    return Verdict("Stuck", Reason.read(failed.reason), f"{failed.revision} cannot serve: {failed.message}{missing}")
-
-
-def _progress(candidate: str, decision: Decision) -> Verdict:
-    reason = decision.wait.reason
-    if reason is Reason.DEADLINE_EXCEEDED:
-        reason = Reason.PAUSED
-    return Verdict("Working", reason, describe_decision(candidate, decision))
-
-
-def _obstacle(observed: Observed) -> Verdict | None:
-    """A question to the source that could not be put is in nobody's way."""
-    questions = resolve_name(observed.deployment.metadata.name, "")
-    for key, (reason, sentence) in sorted(observed.obstacles.items()):
-        if not (key.kind == "Job" and key.name.startswith(questions)):
-            return Verdict("Stuck", reason, sentence)
-    return None
-
-
-def _phase(verdict: Verdict, preparing: Preparing, standing: Standing, *, available: bool) -> Phase:
-    if verdict.state == "Stuck":
-        return "RolledBack" if verdict.reason is Reason.ROLLED_BACK else "Failed"
-    if verdict.state == "Done":
-        return "Available"
-    if standing.candidate:
-        return "Paused" if verdict.reason is Reason.PAUSED else "Progressing"
-    if preparing.facts is None:
-        return "Preparing"
-    return "Available" if available else "Pending"
-
-
-def announce(
-    deployment: ModelDeployment, status: ModelDeploymentStatus, *, lost: bool = False
-) -> Iterable[Announcement]:
-    """(type, reason, message) of what has changed between the status before and this one.
-
-    `lost` tells that a candidate went back because supervision was lost, which status shows as its new place alone.
-    """
-    before = deployment.status
-    promoted = status.stable and (before.stable is None or before.stable.revision != status.stable.revision)
-    if promoted and status.stable:
-        yield "Normal", Reason.REVISION_PROMOTED.value, f"{status.stable.revision} ({status.stable.digest}) is live"
-    yield from _announce_steps(before.candidate, status.candidate, status.message or "")
-    if lost:
-        yield "Warning", Reason.SUPERVISION_LOST.value, status.message or ""
-    yield from _announce_preparation(before.preparation, status.preparation)
-    yield from announce_routes(before, status)
-    reason, state = _standing_of(status)
-    if (reason, state) == _standing_of(before) or state == "Done":
-        return
-    grave = state == "Stuck" or reason == Reason.OUTAGE_DECLARED
-    yield ("Warning" if grave else "Normal"), reason, status.message or ""
-
-
-def _announce_preparation(before: PreparationStatus | None, after: PreparationStatus | None) -> Iterable[Announcement]:
-    """Gates that were passed, and a source that can no longer be asked; failed gates are told by the conditions."""
-    if after is None:
-        return
-    known = before if before and before.key == after.key else PreparationStatus(key=after.key)
-    if after.gates and after.digest and not known.digest:
-        results = ", ".join(f"{gate.name} {gate.measured}" for gate in after.gates)
-        yield "Normal", Reason.PREPARED.value, f"all gates passed: {results}"[:MESSAGE]
-    if after.refresh_failure and not (before and before.refresh_failure):
-        yield "Warning", Reason.REFRESH_FAILED.value, after.refresh_failure
-
-
-def _announce_steps(
-    before: CandidateStatus | None, after: CandidateStatus | None, message: str
-) -> Iterable[Announcement]:
-    if after is None or before is None or before.revision != after.revision:
-        return
-    if (before.stage, before.step) == (after.stage, after.step):
-        return
-    if after.stage == "Replacing" and after.replaced != 1:
-        yield "Normal", Reason.POD_REPLACED.value, message
-    elif after.stage in TRAFFIC and after.stage != "Replacing":
-        yield "Normal", Reason.STEP_STARTED.value, message
-
-
-def _standing_of(status: ModelDeploymentStatus) -> tuple[str, str]:
-    found = {condition.type: condition for condition in status.conditions or ()}
-    for kind, state in (("Stalled", "Stuck"), ("Reconciling", "Working"), ("Ready", "Done")):
-        if kind in found:
-            return found[kind].reason, state
-    return "", ""
