@@ -80,11 +80,9 @@ class Network:
 
     def check_literal(self, host: str, furthest: Reach) -> None:
         """The same for a host that is an address already, which holds behind a proxy too."""
-        try:
-            ipaddress.ip_address(host.partition("%")[0])
-        except ValueError:
-            return
-        self.check(host, host, furthest)
+        address = _literal(host)
+        if address:
+            self.check(host, address, furthest)
 
     def check_named(self, host: str) -> None:
         """Every address that a name has now; for clients that make their own connections. Raises Forbidden."""
@@ -178,3 +176,16 @@ class _Secure(urllib.request.HTTPSHandler):
 def handlers(network: Network, certificates: Path | None) -> tuple[urllib.request.BaseHandler, ...]:
     """urllib's handlers under this rule."""
     return _Plain(network), _Secure(network, certificates)
+
+
+def _literal(host: str) -> str:
+    """The address that a host is, as systems read it: 2852039166, 0xa9fea9fe and 169.254.43518 are one of IPv4 too."""
+    plain = host.partition("%")[0]
+    try:
+        return str(ipaddress.ip_address(plain))
+    except ValueError:
+        pass
+    try:
+        return socket.inet_ntoa(socket.inet_aton(plain))
+    except OSError:
+        return ""

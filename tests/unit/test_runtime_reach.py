@@ -83,5 +83,8 @@ def test_a_proxys_own_address_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> 
     request.set_proxy("proxy:3128", "http")
     assert EVERYWHERE.connect(("proxy", 3128), 1, request)
     assert request.reached is Reach.PUBLIC, "what lies behind a proxy counts as outside"
-    with pytest.raises(Forbidden):
-        Network().check_literal("10.0.0.1", Reach.PUBLIC)
+    for host in ("10.0.0.1", "167772161", "0x0a000001", "10.1", "::ffff:10.0.0.1"):
+        with pytest.raises(Forbidden):
+            Network().check_literal(host, Reach.PUBLIC)
+    for host in ("friendly.example", "10.example", "1.2.3.4.5"):
+        Network().check_literal(host, Reach.PUBLIC)

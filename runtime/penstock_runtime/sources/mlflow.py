@@ -217,7 +217,18 @@ class MlflowSource:
             if entry.get("is_dir"):
                 yield from self._walk(base, path, place, seen)
             else:
-                yield path, int(entry.get("file_size") or 0)
+                yield path, _size(entry.get("file_size"), f"{path} of {place}")
+
+
+def _size(told: Any, what: str) -> int:
+    """Bytes as the listing says; int64 stands as text in JSON as often as not."""
+    try:
+        size = int(told or 0)
+    except (TypeError, ValueError, OverflowError):
+        size = -1
+    if size < 0:
+        raise Failure(Reason.SOURCE_UNAVAILABLE, f"{what} is listed with {told!r} bytes, and a number was expected")
+    return size
 
 
 def _field(told: Mapping[str, Any], *names: str) -> str:
