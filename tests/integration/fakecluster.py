@@ -110,6 +110,7 @@ async def pretending_kubelet(kubeconfig: Path) -> AsyncIterator[FakeRouters]:
                 task.result()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await asyncio.sleep(0.1)  # the streams' TLS connections close within the loop's next turns
 
 
 Event = Callable[[str, Mapping[str, Any]], Awaitable[None]]

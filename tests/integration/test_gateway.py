@@ -102,7 +102,7 @@ async def test_published_when_the_gateway_api_comes_and_mended_when_edited(stage
 
 
 async def test_a_route_of_somebody_else_is_left_alone_and_named(stage: Stage) -> None:
-    async with stage.telling("taken") as told, gateway_api(stage.client, routes_alone()):
+    async with gateway_api(stage.client, routes_alone()), stage.telling("taken") as told:
         spec = {"hostnames": ["theirs.example.com"]}
         metadata = {"name": told.name, "namespace": told.namespace}
         theirs = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": metadata, "spec": spec}
@@ -113,6 +113,7 @@ async def test_a_route_of_somebody_else_is_left_alone_and_named(stage: Stage) ->
         assert f"HTTPRoute {told.namespace}/digits" in message
         assert (await route(told, "HTTPRoute"))["spec"]["hostnames"] == ["theirs.example.com"]
         assert (await route(told, "GRPCRoute"))["spec"]["hostnames"] == [GRPC_NAME], "the other one is free"
+        await told.settled("Failed", V1)
 
 
 async def _posted(client: KubeClient, manifest: Json) -> bool:
@@ -193,7 +194,7 @@ def endpoints(namespace: str, name: str, address: str, ports: dict[str, int]) ->
 
 async def test_requests_reach_the_model_through_contour_by_http_and_by_grpc(stage: Stage) -> None:
     program, address = contour_program(), host_address()
-    async with stage.telling("contour") as told, gateway_api(stage.client, [*contour_crds()]):
+    async with gateway_api(stage.client, [*contour_crds()]), stage.telling("contour") as told:
         space = told.namespace
         gateway = running_gateway(program, stage.client, stage.server, told.folder, space, "public")
         async with gateway as port, serving_pod(address) as ports:
