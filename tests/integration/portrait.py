@@ -29,7 +29,8 @@ __all__ = ["NUDGE", "differences", "owned_by_penstock", "portray"]
 
 NUDGE = "test/nudge"
 """An annotation that means nothing."""
-_KINDS = tuple(name for name, kind in KINDS.items() if kind.namespaced and name not in ("Event", "Lease", KIND))
+_NOT_OURS = ("Event", "Lease", KIND)
+_KINDS = tuple(k.name for k in KINDS.values() if k.namespaced and not k.optional and k.name not in _NOT_OURS)
 _LABEL = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
 _VOLATILE = frozenset(
     {
