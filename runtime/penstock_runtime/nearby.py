@@ -1,6 +1,6 @@
 """The cache of the pod's own node, asked before the artifact store; nothing depends on it.
 
-Bounded so that a node without a cache costs less than a second: name and connection together, then each silence.
+Bounded so that a node without a cache costs two seconds at most: name and connection together, then each silence.
 """
 
 import http.client
@@ -14,7 +14,7 @@ from .web import Answer
 
 __all__ = ["nearby_blob"]
 
-_CONNECT_SECONDS = 0.9
+_CONNECT_SECONDS = 2.0
 """For everything until there is a connection."""
 _TRY_SECONDS, _PAUSE_SECONDS = 0.3, 0.1
 _SILENT_SECONDS = 20

@@ -220,7 +220,7 @@ class TestOnnx:
         report = pod.prepare(f"https://{pod.web.host}/wide.onnx")
         assert len(report.encode()) <= 4096
         if report.error:
-            refused(report, Reason.UNSUPPORTED_MODEL, "256 inputs", "4 KiB")
+            refused(report, Reason.UNSUPPORTED_MODEL, "256 inputs", "4,096 bytes")
 
 
 class TestRepository:
