@@ -192,6 +192,21 @@ def test_pd_06_a_new_token_tries_again_from_the_beginning():
     assert world.status["observedRetryToken"] == "2"
 
 
+def test_pd_06_what_the_last_attempt_showed_does_not_speak_against_the_next():
+    """PD-06: a token that comes at once, before the routers tell of a second with all requests at stable."""
+    world = serving_world()
+    world.errors[V2] = 1.0
+    new = at_step(world, 1)
+    world.run_until(lambda world: world.status["phase"] == "RolledBack")
+    world.errors.clear()
+    command(world, retryToken="2")
+    for _ in range(6):
+        world.reconcile()
+    world.settle()
+    assert stable(world) == new, world.status["failedRevision"]["message"]
+    assert world.outcomes()[-2:] == ["RolledBack", "Promoted"]
+
+
 def test_pd_06_abort_stands_above_retry():
     """PD-06: while abort names the revision a new token waits."""
     world = serving_world()

@@ -155,6 +155,13 @@ def test_a_second_is_counted_once_however_often_it_is_seen():
     assert in_parts == once
 
 
+def test_an_earlier_attempt_of_the_same_revision_is_not_counted_again():
+    history = [row(second, candidate=0 if second < -10 else 100) for second in range(-60, 1)]
+    told = begin_progress(AnalysisSpec(), None, history[:-1], "s", NOW)
+    found = gather(told, (*history, row(2)), STEP, "c")
+    assert (found.observed_seconds, found.step_requests, found.requests) == (1, 10, 10)
+
+
 def test_copies_are_no_requests():
     shadowed = Route("s", {"s": WHOLE, "c": 0}, ("c", 100))
     found = gather(begun(), (row(1, candidate=0, shadow=("c", 100)),), shadowed, "c")
@@ -173,7 +180,7 @@ def test_without_history_the_bound_for_slow_is_found_on_the_way():
     told = begin_progress(AnalysisSpec(), None, (), "s", NOW)
     assert told.analysis is not None
     assert told.analysis.slow_above_milliseconds is None
-    assert told.as_of == BEGAN - 1
+    assert told.as_of == BEGAN
     found = gather(told, tuple(row(second) for second in range(1, 4)), STEP, "c")
     assert found.analysis is not None
     assert found.analysis.slow_above_milliseconds == 100

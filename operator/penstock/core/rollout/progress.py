@@ -61,14 +61,18 @@ def recall(told: CandidateStatus | None) -> Progress:
 def begin_progress(
     spec: AnalysisSpec, stickiness: StickinessSpec | None, rows: Iterable[Row], stable: str, now: datetime
 ) -> Progress:
-    """The candidate is about to get its first request: pin the rules, and learn from stable's history."""
+    """The candidate is about to get its first request: pin the rules, and learn from stable's history.
+
+    Whatever is known by now, and any second that has ended by now, is of before: an earlier attempt of the same revision
+    had the same route, and must not speak for this one.
+    """
+    rows = tuple(rows)
     rules = Rules.of(spec, sticky=stickiness is not None)
     history = [row for row in rows if row.shadow is None and _taken(row) == {stable: WHOLE}]
     bound = choose_threshold(history, stable, rules.quantile, rules.slow_tolerance)
     evidence = begin(rules, [to_second(row, stable, None, bound) for row in history])
-    moment = int(now.timestamp()) - 1
     analysis = AnalysisStatus(
-        as_of=max((row.second for row in history), default=moment),
+        as_of=max([int(now.timestamp()), *(row.second for row in rows)]),
         slow_above_milliseconds=bound,
         rules=json.dumps(asdict(rules), separators=(",", ":")),
         sums=evidence.to_text(),
