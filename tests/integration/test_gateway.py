@@ -116,6 +116,21 @@ async def test_a_route_of_somebody_else_is_left_alone_and_named(stage: Stage) ->
         await told.settled("Failed", V1)
 
 
+async def test_routes_that_cannot_be_read_keep_no_model_from_being_served(stage: Stage) -> None:
+    def refuse_routes(request: web.Request) -> web.Response | None:
+        return web.Response(status=403) if "/gateway.networking.k8s.io/v1/" in request.path else None
+
+    async with gateway_api(stage.client, routes_alone()), stage.telling("unread") as told:
+        told.proxy.fault = refuse_routes
+        await told.start()
+        await told.create(V1, traffic=traffic("infra"))
+        await told.settled("Available", V1)
+        assert "does not serve" in await published(told, "GatewayAPIMissing")
+
+        told.proxy.fault = lambda request: None
+        await published(told, "RoutePending")
+
+
 async def _posted(client: KubeClient, manifest: Json) -> bool:
     path = f"/apis/{manifest['apiVersion']}/namespaces/{manifest['metadata']['namespace']}/httproutes"
     return (await client.connection.send("POST", path, body=manifest)).code == 201

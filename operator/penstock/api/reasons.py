@@ -164,7 +164,7 @@ class Reason(StrEnum):
     ROUTE_DRIFT = "RouteDrift"
     """Somebody has changed a route that Penstock owns; it was put back. Change spec.traffic instead."""
     GATEWAY_API_MISSING = "GatewayAPIMissing"
-    """spec.traffic.parentRefs needs the Gateway API, and this cluster does not serve it.
+    """spec.traffic.parentRefs needs the Gateway API, and this cluster does not serve it to the operator.
 
     Install its CRDs; the model is published as soon as they are there.
     """

@@ -46,7 +46,7 @@ class RouteWatch:
         self._unknown = {kind.name for kind in kinds}
         self._watches: dict[str, Watch] = {}
         self.known = asyncio.Event()
-        """Set once each kind is known to be missing, or known with all its objects."""
+        """Set once each kind is known with all its objects, or known to be missing or unreadable."""
 
     @property
     def served(self) -> frozenset[str]:
@@ -130,6 +130,9 @@ class RouteWatch:
                 if listed.is_set():
                     self._settle(kind, served=True)
                     await _first(ends.wait(), stream)
+                elif kind.name in self._unknown:
+                    log.warning("%s cannot be listed: models are not published by it until it can", kind.plural)
+                    self._settle(kind, served=False)
             finally:
                 over.set()
                 await _ended(kind, stream)

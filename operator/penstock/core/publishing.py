@@ -138,8 +138,9 @@ def _findings(manifest: dict[str, Any], observed: Observed) -> Iterator[_Finding
     live, name = _live(manifest, observed), _name(manifest)
     if manifest["kind"] not in observed.served:
         kind, version = manifest["kind"], manifest["apiVersion"]
-        sentence = f"this cluster does not serve {kind} ({version}): install the CRDs of the Gateway API"
-        yield _Finding(Reason.GATEWAY_API_MISSING, f"{sentence}; until then the model is reached at its Service")
+        sentence = f"this cluster does not serve {kind} ({version}) to the operator"
+        remedy = "install the CRDs of the Gateway API, or the operator's rights to them by its chart"
+        yield _Finding(Reason.GATEWAY_API_MISSING, f"{sentence}: {remedy}; until then the model is reached at its Service")
     elif obstacle:
         yield _Finding(*obstacle)
     elif live is None or not _same_spec(manifest, live):
