@@ -24,7 +24,8 @@ if "--fail" in sys.argv:
     sys.exit(1)
 if "--killed" in sys.argv:
     os.kill(os.getpid(), 9)
-Path(said.parent / "served").write_text(" ".join(sys.argv[1:]))
+said.with_name("serving").write_text(" ".join(sys.argv[1:]))
+said.with_name("serving").rename(said.with_name("served"))
 while True:
     sum(range(100000))
     time.sleep(0.01)
