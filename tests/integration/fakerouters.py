@@ -18,8 +18,8 @@ from typing import Any, Self
 from aiohttp import web
 
 from penstock.core.names import REVISION_LABEL, ROUTER_LABEL
+from penstock.core.server import METRICS_PORT
 from penstock.probes.router import AGENT_PORT
-from penstock.probes.triton import METRICS_PORT
 
 __all__ = ["FakeRouters"]
 

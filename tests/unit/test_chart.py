@@ -24,8 +24,8 @@ from penstock.controller.settings import read_settings
 from penstock.core.names import PULL_SECRET, PUSH_SECRET
 from penstock.core.router import AGENT_PORT, fleet_objects
 from penstock.core.router.fleet import CLUSTER_ROLE
+from penstock.core.server import METRICS_PORT
 from penstock.kube.objects import KINDS, OPTIONAL, WATCHED
-from penstock.probes.triton import METRICS_PORT
 
 pytestmark = pytest.mark.timeout(900)
 """The first run on a machine builds helm."""

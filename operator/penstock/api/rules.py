@@ -15,6 +15,7 @@ __all__ = [
     "BATCHING_NEEDS_TWO",
     "DEPLOYMENT_NAME",
     "DIGEST_OF_URI",
+    "DNS_LABEL",
     "ENV_NAME",
     "FLAG_NAME",
     "GPU_LIMIT",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 Json = dict[str, Any]
+DNS_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _NAME = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 _URI = (

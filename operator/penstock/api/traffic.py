@@ -6,6 +6,7 @@ from pydantic import Field
 
 from . import trafficrules
 from .base import ApiModel, Duration, K8s, Quantity, Rule
+from .rules import DNS_LABEL
 
 __all__ = [
     "GATEWAY_GROUP",
@@ -53,19 +54,18 @@ class StickinessSpec(ApiModel):
     """Clients are given a cookie of this name."""
 
 
-_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^{_LABEL}([.]{_LABEL})*$")]
-Hostname = Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^([*][.])?{_LABEL}([.]{_LABEL})*$")]
+Subdomain = Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^{DNS_LABEL}([.]{DNS_LABEL})*$")]
+Hostname = Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^([*][.])?{DNS_LABEL}([.]{DNS_LABEL})*$")]
 Hostnames = Annotated[tuple[Hostname, ...], Field(max_length=16), K8s(list_type="atomic")]
 
 
 class GatewayReference(ApiModel):
     """A Gateway of the Gateway API, or one of its listeners."""
 
-    name: ObjectName
-    namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=rf"^{_LABEL}$")] | None = None
+    name: Subdomain
+    namespace: Annotated[str, Field(min_length=1, max_length=63, pattern=rf"^{DNS_LABEL}$")] | None = None
     """That of the Gateway; this namespace unless said otherwise. Its listeners have to allow routes of this one."""
-    section_name: ObjectName | None = None
+    section_name: Subdomain | None = None
     """The name of one listener; all of them unless said otherwise."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Only listeners of this port; not every implementation can tell them apart by it."""

@@ -30,7 +30,7 @@ BY_CEL = {
 }
 """Every rule, found by its CEL."""
 _NOUNS = {"array": "a list", "boolean": "true or false", "integer": "an integer", "object": "an object"}
-_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_SUBDOMAIN = rf"{rules.DNS_LABEL}(\.{rules.DNS_LABEL})*"
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,16 @@ class Observed:
         """One own object, or None."""
         return self.objects.get(ObjectKey(kind, self.deployment.metadata.namespace, name))
 
+    def asked_replicas(self, revision: str | None) -> int:
+        """As many pods as the revision's Deployment asks for now."""
+        live = self.get("Deployment", revision) if revision else None
+        return int(live["spec"].get("replicas", 1)) if live else 0
+
+    def ready_replicas(self, revision: str | None) -> int:
+        """Ready pods, as the revision's Deployment counts them."""
+        live = self.get("Deployment", revision) if revision else None
+        return int(live.get("status", {}).get("readyReplicas", 0)) if live else 0
+
     def pods_of(self, revision: str) -> tuple[Mapping[str, Any], ...]:
         """Serving pods of one revision."""
         return tuple(pod for pod in self.pods if pod["metadata"].get("labels", {}).get(REVISION_LABEL) == revision)

@@ -12,7 +12,7 @@ from .modelrepo import ServerSettings, render_repository, server_flags
 from .names import MANAGED_BY, ROUTER_LABEL, ObjectKey, key_of
 from .observed import Observed
 from .revision import RevisionRecord
-from .rollout import Route
+from .rollout import read_route
 from .router import client_service, preview_service
 from .routing import DEFAULT_ROUTER, changed_split, leaving_time, make_split, request_timeout, service_target
 from .scaling import horizontal_autoscaler
@@ -212,21 +212,16 @@ def _split_change(observed: Observed, standing: Standing, wanted: TrafficSplitSp
     before, route = standing.traffic.split, standing.route
     told = observed.deployment.status.stable
     home = told.revision if told else None
-    leaves = before is not None and bool(_read(before).taken.get(home or "")) and not route.taken
+    leaves = before is not None and bool(read_route(before).taken.get(home or "")) and not route.taken
     fenced = leaves or not route.only(home)
     lost = standing.decision is not None and standing.decision.lost
     return SplitChange(
         manifest=manifest,
         spec=wanted,
-        lowers=not fenced and not lost and before is not None and not _read(before).only(home),
+        lowers=not fenced and not lost and before is not None and not read_route(before).only(home),
         fenced=fenced,
         whole=standing.traffic.edited,
     )
-
-
-def _read(split: TrafficSplitSpec) -> Route:
-    shadow = (split.shadow.name, split.shadow.share) if split.shadow else None
-    return Route(split.stable, {item.name: item.weight for item in split.revisions}, shadow)
 
 
 def _joined(observed: Observed, standing: Standing) -> str | None:

@@ -12,7 +12,7 @@ from .names import REVISION_LABEL
 from .observed import Observed
 from .routing import Traffic, request_timeout
 
-__all__ = ["Wish", "allot", "asked_pods", "find_releases", "is_returning", "ready_count"]
+__all__ = ["Wish", "allot", "find_releases", "is_returning"]
 
 _ENDED = ("Succeeded", "Failed")
 
@@ -25,22 +25,10 @@ class Wish:
     pods: int
 
 
-def asked_pods(observed: Observed, revision: str | None) -> int:
-    """As many as its Deployment asks for now."""
-    live = observed.get("Deployment", revision) if revision else None
-    return int(live["spec"].get("replicas", 1)) if live else 0
-
-
-def ready_count(observed: Observed, revision: str | None) -> int:
-    """Ready pods, as the Deployment counts them."""
-    live = observed.get("Deployment", revision) if revision else None
-    return int(live.get("status", {}).get("readyReplicas", 0)) if live else 0
-
-
 def _held_pods(observed: Observed, revision: str | None) -> int:
     """Pods that are there, on their way, or going and not gone yet."""
     staying, going = _pods_there(observed, revision)
-    return max(asked_pods(observed, revision), staying) + going
+    return max(observed.asked_replicas(revision), staying) + going
 
 
 def _pods_there(observed: Observed, revision: str | None) -> tuple[int, int]:
@@ -71,7 +59,7 @@ def _grow(observed: Observed, wish: Wish, room: int) -> int:
     """What was taken away a moment ago, and is still there or going, cannot be asked for again before it is gone."""
     if wish.revision is None:
         return 0
-    now = asked_pods(observed, wish.revision)
+    now = observed.asked_replicas(wish.revision)
     if wish.pods <= now:
         return wish.pods
     staying, going = _pods_there(observed, wish.revision)
@@ -103,4 +91,4 @@ def _is_warm(observed: Observed, revision: str) -> bool:
     """Ready, and reached by every router pod as far as they tell."""
     fleet = observed.fleet
     told = fleet is not None and bool(fleet.pods) and all(pod.answered for pod in fleet.pods)
-    return ready_count(observed, revision) > 0 and not (told and fleet and not fleet.warm(revision))
+    return observed.ready_replicas(revision) > 0 and not (told and fleet and not fleet.warm(revision))

@@ -190,8 +190,8 @@ def _may_go_through(observed: Observed, traffic: Traffic, serving: str | None) -
         return not traffic.selected and observed.deployment.status.stable is None
     if fleet is None:
         return traffic.settled and not traffic.selected
-    ready = (observed.get("Deployment", serving) or {}).get("status", {}).get("readyReplicas", 0)
-    return fleet.attests(traffic.generation) and fleet.warm(serving) >= min(1, ready) and serving in route.taken
+    needed = min(1, observed.ready_replicas(serving))
+    return fleet.attests(traffic.generation) and fleet.warm(serving) >= needed and serving in route.taken
 
 
 def make_split(

@@ -31,7 +31,7 @@ from .rollout import (
     find_route,
     spare,
 )
-from .room import Wish, allot, asked_pods, find_releases, is_returning, ready_count
+from .room import Wish, allot, find_releases, is_returning
 from .routing import Traffic, look_at_traffic, renewal_due, whole_route
 from .server import Failure, serving_failure
 from .target import Target
@@ -163,8 +163,8 @@ def _situation(scene: _Scene, candidate: str) -> Situation:
         size=scene.size,
         exists=live is not None,
         ready=ready_pods(live),
-        gone=ready_count(observed, candidate) == 0,
-        home=asked_pods(observed, roles.serving),
+        gone=observed.ready_replicas(candidate) == 0,
+        home=observed.asked_replicas(roles.serving),
         live=traffic.route,
         generation=traffic.generation,
         supervised=split is not None and split.supervision is not None,
@@ -315,7 +315,7 @@ def _route(scene: _Scene, candidate: RevisionRecord | None, decision: Decision |
     found = _asked_route(scene, candidate, decision)
     if candidate is None or serving is None or not (decision and decision.course.replaced):
         return found
-    home, away = ready_count(scene.observed, serving) > 0, ready_count(scene.observed, candidate.name) > 0
+    home, away = (scene.observed.ready_replicas(name) > 0 for name in (serving, candidate.name))
     return spare(found, candidate.name, home=home, away=away)
 
 

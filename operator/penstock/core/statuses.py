@@ -202,7 +202,7 @@ def _counted(observed: Observed, told: RevisionStatus) -> RevisionStatus:
     live = observed.get("Deployment", told.revision) or {}
     counts = {
         "replicas": live.get("spec", {}).get("replicas", 0),
-        "ready_replicas": live.get("status", {}).get("readyReplicas", 0),
+        "ready_replicas": observed.ready_replicas(told.revision),
     }
     return told.model_copy(update=counts)
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from penstock.core.fleet import RevisionCounts
 
-__all__ = ["PodAnswer", "PodRow", "PodSplit", "RouteState", "parse_answer"]
+__all__ = ["LARGEST", "PodAnswer", "PodRow", "PodSplit", "RouteState", "parse_answer"]
 
 _MOST_ROWS = 4000
 _MOST_BUCKETS = 64
 _MOST_REVISIONS = 16
-_LARGEST = 2**53
+LARGEST = 2**53
 """Sums of such numbers stay exact where evidence is counted, and fit where status keeps them."""
 _SKEW_SECONDS = 5
 """How far a clock may be set back without an answer being refused."""
@@ -144,8 +144,8 @@ def _list(value: Any, most: int) -> list[Any]:
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= _LARGEST:
-        raise ValueError(f"expected a whole number from 0 to {_LARGEST}, saw {str(value)[:40]}")
+    if type(value) is not int or not 0 <= value <= LARGEST:
+        raise ValueError(f"expected a whole number from 0 to {LARGEST}, saw {str(value)[:40]}")
     return value
 
 

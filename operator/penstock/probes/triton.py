@@ -12,20 +12,20 @@ from collections.abc import Iterator, Mapping
 import aiohttp
 from yarl import URL
 
+from penstock.core.server import METRICS_PORT
 from penstock.core.servercounts import ModelCounts, ServerCounts
 
+from .answers import LARGEST
 from .bounded import BoundedClient
 
-__all__ = ["METRICS_PORT", "TritonReader", "parse_metrics"]
+__all__ = ["TritonReader", "parse_metrics"]
 
 log = logging.getLogger(__name__)
-METRICS_PORT = 8002
 _SECONDS = 1.0
 _MOST_BYTES = 256 << 10
 _FAMILY = "nv_inference_"
 _COMPUTE = ("compute_input_duration_us", "compute_infer_duration_us", "compute_output_duration_us")
 _READ = frozenset({"request_success", "request_failure", "queue_duration_us", *_COMPUTE, "pending_request_count"})
-_LARGEST = 2**53
 _LABEL = re.compile(r'(?P<name>[A-Za-z_][A-Za-z0-9_]*)="(?P<value>(?:[^"\\]|\\.)*)"(?:,|$)')
 _ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
 _REASONS = frozenset({"BACKEND", "REJECTED", "CANCELED"})
@@ -65,7 +65,7 @@ def _sample(text: str) -> tuple[dict[str, str], int]:
     labels, value = dict(_labels(inside)), float(number)
     if not closed or "model" not in labels:
         raise ValueError(f"expected labels that name a model, saw {text[:80]!r}")
-    if not 0 <= value <= _LARGEST:
+    if not 0 <= value <= LARGEST:
         raise ValueError(f"expected a number from 0, saw {number[:40]!r}")
     return labels, round(value)
 

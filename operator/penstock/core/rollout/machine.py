@@ -25,8 +25,6 @@ ENOUGH_REQUESTS = 30
 """Requests that a candidate must have answered in a step before the next one begins."""
 _PROGRESS_EVERY = 10
 """Seconds of counters between two writes of status that tell of nothing but progress."""
-
-
 _FOLLOWING = "waiting for the routers to follow"
 _BLIND = Wait("no counters from every router pod", Reason.NO_EVIDENCE)
 _HELD = Wait("spec.rollout.paused holds it here", Reason.PAUSED)
@@ -244,7 +242,7 @@ def _warming(look: _Look) -> Wait | None:
 def _cold(look: _Look, needed: int) -> Wait | None:
     s = look.situation
     warm = s.fleet.warm(s.candidate) if s.fleet else 0
-    return Wait(f"the routers reach {warm} of {needed} pods") if warm < needed else None
+    return Wait(f"the routers reach {warm} of {needed} pods", cold=True) if warm < needed else None
 
 
 def _unattested(look: _Look) -> str:
@@ -406,7 +404,7 @@ def _attention(look: _Look, place: Position, wait: Wait | None) -> Literal["", "
     if not (s.routed and started) or (place.stage == "Previewing" and _previewing(look)):
         return ""
     eager = place != look.here or place.stage in ("Warming", "Promoting") or not s.in_force(look.asked)
-    cold = wait is not None and wait.message.startswith("the routers reach")
+    cold = wait is not None and wait.cold
     return "fast" if (eager or cold) and (s.fleet is None or s.watched) else "slow"
 
 

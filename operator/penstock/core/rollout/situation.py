@@ -123,6 +123,8 @@ class Wait:
     reason: Reason = Reason.ROLLOUT_IN_PROGRESS
     outlook: bool = False
     """Evidence is what is missing: say how much."""
+    cold: bool = False
+    """Routers have yet to reach the candidate's pods."""
 
 
 @dataclass(frozen=True)

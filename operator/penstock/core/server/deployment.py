@@ -16,7 +16,7 @@ from penstock.core.revision import RevisionRecord
 from penstock.core.security import container_security, pod_security
 from penstock.core.sizes import PRE_STOP_SECONDS, exit_timeout, grace_period, mebibytes
 
-__all__ = ["Serving", "deployment"]
+__all__ = ["METRICS_PORT", "Serving", "deployment"]
 
 GRPC_PORT, HTTP_PORT, METRICS_PORT = 8001, 8000, 8002
 _STARTUP_SECONDS = 1800
