@@ -140,7 +140,8 @@ def _findings(manifest: dict[str, Any], observed: Observed) -> Iterator[_Finding
         kind, version = manifest["kind"], manifest["apiVersion"]
         sentence = f"this cluster does not serve {kind} ({version}) to the operator"
         remedy = "install the CRDs of the Gateway API, or the operator's rights to them by its chart"
-        yield _Finding(Reason.GATEWAY_API_MISSING, f"{sentence}: {remedy}; until then the model is reached at its Service")
+        meanwhile = "until then the model is reached at its Service"
+        yield _Finding(Reason.GATEWAY_API_MISSING, f"{sentence}: {remedy}; {meanwhile}")
     elif obstacle:
         yield _Finding(*obstacle)
     elif live is None or not _same_spec(manifest, live):

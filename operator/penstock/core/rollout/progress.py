@@ -63,8 +63,8 @@ def begin_progress(
 ) -> Progress:
     """The candidate is about to get its first request: pin the rules, and learn from stable's history.
 
-    Whatever is known by now, and any second that has ended by now, is of before: an earlier attempt of the same revision
-    had the same route, and must not speak for this one.
+    Whatever is known by now, and any second that has ended by now, is of before: an earlier attempt of the same
+    revision had the same route, and must not be counted for this one.
     """
     rows = tuple(rows)
     rules = Rules.of(spec, sticky=stickiness is not None)
