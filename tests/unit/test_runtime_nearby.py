@@ -236,3 +236,20 @@ def test_the_token_is_not_shown_to_another_store(tmp_path, pod, store):
 def test_without_a_cache_nothing_is_different(pod, store):
     assert pod.fetch() == SERVED
     assert [seen[0] for seen in store.seen] == ["GET"]
+
+
+DAMAGED = {
+    "a changed byte": LAYER.replace(GRAPH[:64], GRAPH[1:65], 1),
+    "a changed header": b"!" + LAYER[1:],
+    "a name that no disk takes": packed({"ö\0": b"x"}),
+    "more than is on record": LAYER + bytes(1024),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_other_bytes_than_named_are_the_stores_damage_whatever_they_look_like(case, pod, store):
+    store.sent[digest_of(LAYER)] = DAMAGED[case]
+    with pytest.raises(Failure, match="its storage is damaged") as caught:
+        pod.fetch()
+    assert caught.value.reason is Reason.DIGEST_MISMATCH
+    assert {path.name for path in pod.places.models.iterdir()} <= {".staging"}
