@@ -348,3 +348,15 @@ def test_a_download_that_ends_without_a_word_ends_for_those_who_follow_as_well(n
         with pytest.raises((http.client.HTTPException, ConnectionError)):
             node.get("vision", DIGEST, VISION)
     assert node.outcomes() == {"failed": 2}
+
+
+def test_a_connection_that_gets_no_thread_costs_no_place(node, monkeypatch):
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server_module.threading.Thread, "start", none_left)
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            node.get("vision", DIGEST, VISION)
+    assert node.server.finish_requests(5)
+    assert node.get("vision", DIGEST, VISION)[0] == 200
