@@ -31,6 +31,8 @@ __all__ = ["DamagedLayerError", "fetch", "main", "unpack_layer"]
 _STAGING = ".staging"
 _PIECE = 1 << 20
 _PAUSES = (0.25, 0.5, 1, 2, 4)
+_BROKEN = (tarfile.TarError, ValueError, LookupError, ArithmeticError)
+"""What unpacking raises about bytes that nobody has published, a name with a zero byte too."""
 
 
 def main() -> int:
@@ -128,7 +130,7 @@ def _download(artifact: Mapping[str, str], web: Web, places: Places, root: Path)
         raise Failure(Reason.STORE_UNAVAILABLE, f"the artifact store refused {layer}: {error}") from error
     except (Unreachable, Truncated) as error:
         raise Failure(Reason.STORE_UNAVAILABLE, f"the artifact store: {error}") from error
-    except (tarfile.TarError, OSError) as error:
+    except OSError as error:
         message = f"{layer} of {where} cannot be unpacked below /models: {error}"
         raise Failure(Reason.STORE_UNAVAILABLE, message) from error
 
@@ -140,7 +142,7 @@ class DamagedLayerError(Exception):
 def unpack_layer(registry: Registry, repository: str, layer: str, size: int, root: Path) -> None:
     """Stream a layer through its hash into `root`, which holds a verified model only when this returns.
 
-    Raises DamagedLayerError, tarfile.TarError, OSError, and what the registry raises.
+    Raises DamagedLayerError, OSError, and what the registry raises.
     """
     with registry.blob(repository, layer) as answer:
         _unpack_answer(answer, layer, size, root)
@@ -148,7 +150,10 @@ def unpack_layer(registry: Registry, repository: str, layer: str, size: int, roo
 
 def _unpack_answer(answer: Answer, layer: str, size: int, root: Path) -> None:
     stream = _HashingStream(answer, size)
-    _unpack(stream, root)
+    try:
+        _unpack(stream, root)
+    except _BROKEN as error:
+        raise DamagedLayerError(f"bytes that are not {layer} ({error})") from error
     found = stream.finish()
     if found != layer:
         raise DamagedLayerError(f"bytes with {found} for {layer}")

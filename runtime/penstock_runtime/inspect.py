@@ -71,7 +71,9 @@ def main() -> int:
         except PartnerDiedError as error:
             print(error, file=sys.stderr)
             return 0
-        meeting.write(INSPECTED, answer)
+    if "error" in answer:  # nobody wants what was half made, and on a full disk there is no room for the answer else
+        shutil.rmtree(places.work / PREPARED, ignore_errors=True)
+    meeting.write(INSPECTED, answer)
     return _end_alone(places, answer) if sequential else 0
 
 

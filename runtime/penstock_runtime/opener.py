@@ -18,8 +18,9 @@ from . import onnxmodel  # noqa: F401 - what most models need, imported while th
 from .failure import Failure, full_disk, is_out_of_memory, shorten
 from .finding import Asked
 from .landlock import allow_writes_below
+from .making import Order
 from .seccomp import deny_processes
-from .stages import Order, prepare_model
+from .stages import prepare_model
 from .supervise import OUT_OF_MEMORY, Limits, apply_limits
 
 __all__ = ["main"]

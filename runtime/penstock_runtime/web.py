@@ -50,6 +50,11 @@ class Answer:
         text = self.headers.get("Content-Length", "")
         return int(text) if text.isdecimal() else None
 
+    @property
+    def place(self) -> str:
+        """Where it came from, for sentences: the URL without its query, which may hold a signature."""
+        return _place(self.url)
+
     def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
         """The body in pieces; raises Truncated when less arrives than announced, Unreachable when it stalls."""
         seen, announced = 0, self.length
@@ -58,11 +63,11 @@ class Answer:
                 seen += len(chunk)
                 yield chunk
         except (http.client.HTTPException, ConnectionError) as error:
-            raise Truncated(f"{self.url} broke off after {seen} bytes ({error or type(error).__name__})") from error
+            raise Truncated(f"{self.place} broke off after {seen} bytes ({error or type(error).__name__})") from error
         except OSError as error:
-            raise Unreachable(f"{self.url} stalled after {seen} bytes: {error}") from error
+            raise Unreachable(f"{self.place} stalled after {seen} bytes: {error}") from error
         if announced is not None and seen != announced:
-            raise Truncated(f"{self.url} announced {announced} bytes and sent {seen}")
+            raise Truncated(f"{self.place} announced {announced} bytes and sent {seen}")
 
     def text(self, most: int = 4 << 20) -> bytes:
         """The whole body of a small document; raises Truncated, Unreachable, or ValueError when it is over `most`."""
@@ -70,7 +75,7 @@ class Answer:
         for chunk in self.chunks(min(CHUNK, most + 1)):
             seen += len(chunk)
             if seen > most:
-                raise ValueError(f"{self.url} is larger than the {most} bytes such a document may have")
+                raise ValueError(f"{self.place} is larger than the {most} bytes such a document may have")
             parts.append(chunk)
         return b"".join(parts)
 
@@ -158,7 +163,7 @@ class Web:
             if origin(target) != origin(url):
                 headers = {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}
             url = target
-        raise Unreachable(f"{first} redirects more than {_MOST_REDIRECTS} times")
+        raise Unreachable(f"{_place(first)} redirects more than {_MOST_REDIRECTS} times")
 
     def _admit(self, source: str, target: str) -> None:
         parts = urlsplit(target)
@@ -177,6 +182,10 @@ class Web:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise Unreachable(f"{urlsplit(url).netloc} gives no answer: {reason or type(reason).__name__}") from error
         return Answer(response.status, response.headers, url, response, request.reached)
+
+
+def _place(url: str) -> str:
+    return urlsplit(url)._replace(query="", fragment="").geturl()
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

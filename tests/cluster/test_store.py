@@ -14,6 +14,7 @@ from hack.cluster import oci
 from hack.cluster.errors import ClusterError
 from hack.images import storage
 from hack.images.store import Source, Store
+from tests.archives import packed
 
 
 def source(content: bytes) -> Source:
@@ -75,13 +76,7 @@ def test_an_archive_leaves_out_what_the_receiver_has(store: Store, tmp_path: Pat
 
 def test_a_layer_of_buildahs_storage_is_put_together_to_the_byte(tmp_path: Path):
     files = {"a": b"x" * 700, "d/\udcff".encode(errors="surrogateescape").decode(errors="surrogateescape"): b"y"}
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w", errors="surrogateescape") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    layer = whole.getvalue()
+    layer = packed(files)
     digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
     diff = tmp_path / "overlay" / "top" / "diff"
     (diff / "d").mkdir(parents=True)

@@ -1,11 +1,11 @@
 """What a cluster or an artifact can get wrong: a reason and a sentence each, and the serving revision never notices."""
 
-import io
-import tarfile
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
+from tests.archives import packed
 
 from .chart import FILES, LARGEST_MODEL
 from .cluster import apply, find, wait_gone
@@ -130,8 +130,8 @@ def _files(key: SigningKey) -> dict[str, bytes]:
         "signed.onnx.sig": key.sign(model.data).encode(),
         "changed.onnx": one_byte_changed(model).data,
         "changed.onnx.sig": key.sign(model.data).encode(),
-        "repository.tar": _tar({"linear/1/model.onnx": OTHER.data, "linear/config.pbtxt": CONFIG}),
-        "unloadable.tar": _tar({"steady/1/model.onnx": OTHER.data, "steady/config.pbtxt": UNLOADABLE}),
+        "repository.tar": packed({"linear/1/model.onnx": OTHER.data, "linear/config.pbtxt": CONFIG}),
+        "unloadable.tar": packed({"steady/1/model.onnx": OTHER.data, "steady/config.pbtxt": UNLOADABLE}),
     }
 
 
@@ -144,16 +144,6 @@ output { name: "scores" data_type: TYPE_FP32 dims: -1 dims: 3 }
 
 
 UNLOADABLE = CONFIG.replace(b"linear", b"steady").replace(b"scores", b"absent")
-
-
-def _tar(files: dict[str, bytes]) -> bytes:
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return target.getvalue()
 
 
 def _python_repository() -> dict[str, bytes]:

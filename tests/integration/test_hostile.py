@@ -52,6 +52,18 @@ stages.find_route = lambda tree, asked: ("SKLearn", None)
 opener.main()
 """
 INSPECT = "import sys; from penstock_runtime import inspect; inspect._CHILD = 'hostile_child'; sys.exit(inspect.main())"
+NARROW = """
+import errno
+from penstock_runtime.meeting import Meeting
+
+def write(self, marker, data, before=Meeting.write):
+    if any((self.folder / "prepared").rglob("*.onnx")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    before(self, marker, data)
+
+Meeting.write = write
+"""
+"""A disk that has no room for a word while a model lies there."""
 
 
 @dataclass
@@ -59,6 +71,8 @@ class Hostile(Pod):
     """A pod whose opener runs a conversion that the test wrote."""
 
     code: str = ""
+    before: str = ""
+    """Run by the opener's parent before it does anything."""
 
     def start(self, program: str, **extra: str) -> subprocess.Popen[bytes]:
         if program != "inspect":
@@ -70,7 +84,9 @@ class Hostile(Pod):
         (folder / "hostile_child.py").write_text(CHILD.replace("{code}", body))
         environment = self.environment(**extra, PENSTOCK_TEST_GOOD=str(folder / "good.onnx"))
         environment["PYTHONPATH"] = f"{folder}:{environment['PYTHONPATH']}"
-        return subprocess.Popen([sys.executable, "-c", INSPECT], env=environment, cwd="/", stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            [sys.executable, "-c", self.before + INSPECT], env=environment, cwd="/", stderr=subprocess.DEVNULL
+        )
 
     def attack(
         self, code: str, env: dict[str, str] | None = None, source: bytes = b"", **request: Any
@@ -133,6 +149,12 @@ ENDS = {
 @pytest.mark.parametrize(("code", "env", "reason", "words"), ENDS.values(), ids=ENDS.keys())
 def test_ends_as_a_sentence(pod: Hostile, code: str, env: dict[str, str], reason: Reason, words: str) -> None:
     refused(pod.attack(code, env), reason, words)
+
+
+def test_a_disk_that_is_full_to_the_last_byte_is_said_so(pod: Hostile) -> None:
+    pod.before = NARROW
+    report = pod.attack("(out / 'half.onnx').write_bytes(b'x'); raise OSError(errno.ENOSPC, 'No space left on device')")
+    refused(report, Reason.NOT_ENOUGH_DISK, "full")
 
 
 DENIALS = {

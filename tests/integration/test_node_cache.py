@@ -3,13 +3,11 @@
 import hashlib
 import http.client
 import http.server
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 import urllib.error
@@ -24,22 +22,11 @@ import pytest
 from penstock.controller.credentials import Access, SigningKey
 from penstock_runtime.registry import Registry, RegistryAuth
 from penstock_runtime.web import Web
+from tests.archives import packed
 from tests.integration.servers import free_port, running_registry
 
 FILES = {"model.onnx": os.urandom(3 << 20)}
-
-
-def layer_of(files: dict[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
-
-
-LAYER = layer_of(FILES)
+LAYER = packed(FILES)
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
 
 

@@ -2,10 +2,8 @@
 
 import base64
 import hashlib
-import io
 import json
 import os
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +26,7 @@ from penstock_runtime.sources.objects import ObjectSource
 from penstock_runtime.sources.oci import registry_auth
 from penstock_runtime.sources.s3 import S3Bucket, s3_client
 from penstock_runtime.web import Web
+from tests.archives import packed
 from tests.integration.servers import WebServer, running_registry, web_server
 from tests.integration.sourcing import fetched, files_of, quick_web, refused
 from tests.integration.tls import Authority
@@ -51,16 +50,6 @@ def sign(data: bytes) -> bytes:
 
 def check_signed(uri: str, context: Context, content: Content) -> None:
     verify(content, open_source(uri, context).signed(content), KEY.public_key(), "Secret k, key pub.pem")
-
-
-def tar_gz(files: dict[str, bytes]) -> bytes:
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w:gz") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return raw.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +123,7 @@ class TestHttps:
     def test_an_archive_keeps_the_digest_of_its_own_bytes(
         self, web: WebServer, context: Context, tmp_path: Path
     ) -> None:
-        data = tar_gz({"m/config.pbtxt": b"", "m/1/model.onnx": MODEL})
+        data = packed({"m/config.pbtxt": b"", "m/1/model.onnx": MODEL}, "w:gz")
         web.serve("/repo.tar.gz", data)
         content = fetched(f"https://{web.host}/repo.tar.gz", context, tmp_path)
         assert files_of(content) == {"m/config.pbtxt": b"", "m/1/model.onnx": MODEL}
@@ -585,7 +574,7 @@ class TestClaim:
         (context.claim / "repo" / "1").mkdir(parents=True)
         (context.claim / "repo" / "1" / "model.onnx").write_bytes(MODEL)
         (context.claim / "repo" / "latest.onnx").symlink_to("1/model.onnx")
-        (context.claim / "a.tar.gz").write_bytes(tar_gz({"x": b"1"}))
+        (context.claim / "a.tar.gz").write_bytes(packed({"x": b"1"}, "w:gz"))
         content = fetched("pvc://data/repo/1/model.onnx", context, tmp_path / "file")
         assert (files_of(content), content.digest) == ({"model.onnx": MODEL}, digest_of(MODEL))
         folder = fetched("pvc://data/repo", context, tmp_path / "folder")

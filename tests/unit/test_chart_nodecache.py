@@ -111,7 +111,13 @@ def test_serving_pods_reach_it_and_it_reaches_the_registry():
     [
         (ELSEWHERE, [443, 8443]),
         (ON | {"registry": {"enabled": False, "host": "store.example:443"}}, [443]),
-        (ON | {"registry": {"enabled": True, "host": "models.example"}}, [443]),
+        (ON | {"registry": {"enabled": False, "host": "models.example"}}, [443]),
+        (ON | {"registry": {"enabled": True, "host": "models.example"}}, [443, 80]),
+        (
+            ON | {"registry": {"enabled": False, "host": "a.example", "plainHttp": ["a.example", "b.example"]}},
+            [443, 80],
+        ),
+        (ON | {"registry": {"enabled": False, "host": "a.example", "plainHttp": ["b.example"]}}, [443]),
     ],
 )
 def test_a_store_elsewhere_is_reached_by_its_port(values, ports):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from penstock_runtime.nodecache import server as server_module
+from penstock_runtime.nodecache import shelf as shelf_module
 from penstock_runtime.nodecache.gate import REMEMBERED_SECONDS, Gate
 from penstock_runtime.registry import Reference
 
@@ -336,3 +337,26 @@ def test_health_and_figures(node, store):
         f"penstock_node_cache_limit_bytes {1 << 24}",
     ):
         assert line in text.splitlines()
+
+
+def test_a_download_that_ends_without_a_word_ends_for_those_who_follow_as_well(node, monkeypatch):
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(shelf_module.Filling, "write", without_memory)
+    for _ in range(2):
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            node.get("vision", DIGEST, VISION)
+    assert node.outcomes() == {"failed": 2}
+
+
+def test_a_connection_that_gets_no_thread_costs_no_place(node, monkeypatch):
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server_module.threading.Thread, "start", none_left)
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            node.get("vision", DIGEST, VISION)
+    assert node.server.finish_requests(5)
+    assert node.get("vision", DIGEST, VISION)[0] == 200

@@ -226,3 +226,18 @@ def test_nothing_at_all_can_be_content(make):
     shelf = make()
     assert put(shelf, b"")
     assert read(shelf, digest_of(b"")) == b""
+
+
+@pytest.mark.parametrize("operation", ["utime", "fstat"])
+def test_a_disk_that_fails_while_content_is_opened_keeps_no_descriptor_and_no_room(make, monkeypatch, operation):
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    shelf = make()
+    put(shelf, b"data")
+    before = set(Path("/proc/self/fd").iterdir())
+    with monkeypatch.context() as patched:
+        patched.setattr(module.os, operation, broken)
+        assert shelf.open(digest_of(b"data")) is None
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert shelf.used == 0

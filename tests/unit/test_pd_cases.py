@@ -16,7 +16,7 @@ from penstock.core.names import ObjectKey
 from penstock.core.plan import Write, plan
 from penstock.core.refreshing import REFRESH_FAILURE
 
-from .world import DIRECT, V1, V2, V3, Crash, World, facts, failing, manifest
+from .world import DIRECT, V1, V2, V3, World, facts, failing, killed_after, manifest
 
 STEPS = {"steps": [{"weight": 10, "hold": "5s"}, {"weight": 50, "hold": "5s"}]}
 CANARY = {"canary": STEPS}
@@ -264,10 +264,10 @@ def test_pd_08_killed_after_any_write_the_end_is_the_same(ending):
     start.errors[V2] = 0.0 if ending == "Promoted" else 0.5
     start.point_to(V2)
     start.writes = 0
-    undisturbed = rollout_killed_after(start, None)
+    undisturbed = killed_after(start, None, passes=30)
     assert undisturbed.outcomes()[-1] == ending
     for fuse in range(undisturbed.writes + 1):
-        world = rollout_killed_after(start, fuse)
+        world = killed_after(start, fuse, passes=30)
         assert world.outcomes() == undisturbed.outcomes(), fuse
         assert world.raised == undisturbed.raised, fuse
         assert world.objects.keys() == undisturbed.objects.keys(), fuse
@@ -310,18 +310,6 @@ class Watched(World):
             weights = self.weights()
             if not self.raised or self.raised[-1] != weights:
                 self.raised.append(weights)
-
-
-def rollout_killed_after(start: Watched, fuse: int | None) -> Watched:
-    world = copy.deepcopy(start)
-    world.fuse = fuse
-    for _ in range(30):
-        try:
-            world.reconcile()
-        except Crash:
-            world.watching = ""
-        world.step()
-    return world
 
 
 def test_pd_09_and_19_only_what_gives_a_candidate_more_is_fenced():

@@ -1,6 +1,5 @@
 """`capacity: Replace`: pods change hands, and never more of them exist than there is room for."""
 
-import copy
 import os
 from datetime import timedelta
 from typing import Any
@@ -17,7 +16,7 @@ from penstock.core.rollout.exchange import count_steps, handed_over, share_betwe
 
 from .cramped import Cramped, cramped
 from .test_rollout_properties import EXAMPLES, act
-from .world import V1, V2, V3, Crash
+from .world import V1, V2, V3, Crash, killed_after
 
 
 def stable(world: Cramped) -> str:
@@ -363,26 +362,14 @@ def test_killed_after_any_write_the_end_is_the_same(replicas, ending):
     start.errors[V2] = 0.0 if ending == "Promoted" else 0.5
     start.point_to(V2)
     start.writes = 0
-    undisturbed = killed_after(start, None)
+    undisturbed = killed_after(start, None, passes=60)
     assert undisturbed.outcomes()[-1] == ending
     for fuse in range(replicas, undisturbed.writes + 1, STRIDE):
-        world = killed_after(start, fuse)
+        world = killed_after(start, fuse, passes=60)
         assert world.outcomes() == undisturbed.outcomes(), fuse
         assert world.shares == undisturbed.shares, fuse
         assert world.objects.keys() == undisturbed.objects.keys(), fuse
         assert world.most == replicas
-
-
-def killed_after(start: Cramped, fuse: int | None) -> Cramped:
-    world = copy.deepcopy(start)
-    world.fuse = fuse
-    for _ in range(60):
-        try:
-            world.reconcile()
-        except Crash:
-            world.watching = ""
-        world.step()
-    return world
 
 
 FAULTS = ["crash", "break", "bad", "slow", "mend", "blind", "forget"]

@@ -11,8 +11,9 @@ import pytest
 from penstock.api.reasons import Reason
 from penstock_runtime.failure import Failure
 from penstock_runtime.finding import Asked
+from penstock_runtime.making import Order
 from penstock_runtime.optimize import choose
-from penstock_runtime.stages import Order, prepare_model
+from penstock_runtime.stages import prepare_model
 from tests.unit.optimize_networks import conv_network, dense_network, save
 
 HOOK = {"hook": {"image": "trainer:1"}, "minSpeedup": "1"}

@@ -1,9 +1,7 @@
 """Fetching with a cache on the node: from there where it can, from the store whatever is wrong with it."""
 
-import io
 import json
 import socket
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,22 +16,12 @@ from penstock_runtime.failure import Failure
 from penstock_runtime.fetch import fetch
 from penstock_runtime.mounts import Places
 from penstock_runtime.web import Web
+from tests.archives import packed
 
 from .nodecaches import FakeStore, digest_of, fake_store, node_cache
 
-
-def layer(**files: bytes) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
-
-
 GRAPH = bytes(range(256)) * 400
-LAYER = layer(model=GRAPH)
+LAYER = packed({"model": GRAPH})
 SERVED = {"digits/1/model": GRAPH, "digits/config.pbtxt": b"name: 'digits'"}
 
 
@@ -103,7 +91,7 @@ def test_the_second_pod_of_the_node_costs_the_store_nothing(tmp_path, store, cap
 
 
 OK = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n"
-EVIL = layer(model=GRAPH[::-1], evil=b"x")
+EVIL = packed({"model": GRAPH[::-1], "evil": b"x"})
 ANSWERS = {
     "nothing": b"",
     "another protocol": b"SSH-2.0-OpenSSH_9.2p1\r\n",
@@ -114,7 +102,7 @@ ANSWERS = {
     "a part of it": OK % len(LAYER) + LAYER[: len(LAYER) // 2],
     "more than is on record": OK % (10 * len(LAYER)) + 10 * LAYER,
     "no archive": OK % 2000 + b"!" * 2000,
-    "a climbing member": OK % 10240 + layer(**{"../../evil": b"x"}),
+    "a climbing member": OK % 10240 + packed({"../../evil": b"x"}),
 }
 
 
@@ -248,3 +236,20 @@ def test_the_token_is_not_shown_to_another_store(tmp_path, pod, store):
 def test_without_a_cache_nothing_is_different(pod, store):
     assert pod.fetch() == SERVED
     assert [seen[0] for seen in store.seen] == ["GET"]
+
+
+DAMAGED = {
+    "a changed byte": LAYER.replace(GRAPH[:64], GRAPH[1:65], 1),
+    "a changed header": b"!" + LAYER[1:],
+    "a name that no disk takes": packed({"ö\0": b"x"}),
+    "more than is on record": LAYER + bytes(1024),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_other_bytes_than_named_are_the_stores_damage_whatever_they_look_like(case, pod, store):
+    store.sent[digest_of(LAYER)] = DAMAGED[case]
+    with pytest.raises(Failure, match="its storage is damaged") as caught:
+        pod.fetch()
+    assert caught.value.reason is Reason.DIGEST_MISMATCH
+    assert {path.name for path in pod.places.models.iterdir()} <= {".staging"}

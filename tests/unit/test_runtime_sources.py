@@ -1,5 +1,7 @@
 """Opening a source: every URI that a manifest may hold opens or is refused with a reason of its own."""
 
+import io
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,9 +11,10 @@ from hypothesis import strategies as st
 
 from penstock.api.reasons import Reason
 from penstock.api.rules import URI_CLEAN, URI_FORM, URI_WITHOUT_PARENTS
+from penstock_runtime.content import Budget
 from penstock_runtime.failure import Failure
 from penstock_runtime.sources import Context, open_source
-from penstock_runtime.web import Web
+from penstock_runtime.web import Answer, Truncated, Unreachable, Web
 
 STARTS = ("oci://h", "s3://h/", "gs://h/", "az://h/", "https://h", "hf://h/n", "models:/n/1", "pvc://h/")
 PIECES = st.sampled_from(
@@ -46,3 +49,53 @@ def test_what_the_rules_accept_opens_or_is_a_failure(start, pieces, secret):
     assume(all(rule.holds(uri) for rule in (URI_FORM, URI_CLEAN, URI_WITHOUT_PARENTS)))
     with suppress(Failure):
         opened(uri, secret)
+
+
+SIGNED = "https://account.blob.core.windows.net/models/digits.onnx?sv=2024&sig=TopSecret#part"
+
+
+class Body(io.BytesIO):
+    """What has come of an answer before an error."""
+
+    def __init__(self, data: bytes, error: Exception | None = None) -> None:
+        super().__init__(data)
+        self._error = error
+
+    def read(self, size: int | None = -1) -> bytes:
+        piece = super().read(size)
+        if not piece and self._error:
+            raise self._error
+        return piece
+
+
+ENDS = {
+    "shorter than announced": (Body(b"123"), Truncated),
+    "a lost connection": (Body(b"123", ConnectionResetError("reset by peer")), Truncated),
+    "a silence": (Body(b"123", TimeoutError("timed out")), Unreachable),
+    "too large a document": (Body(b"1" * 9), ValueError),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_no_sentence_about_an_answer_holds_what_its_url_was_signed_with(case):
+    body, expected = ENDS[case]
+    with Answer(200, {"Content-Length": "10"}, SIGNED, body) as answer, pytest.raises(expected) as caught:
+        answer.text(most=8)
+    assert "https://account.blob.core.windows.net/models/digits.onnx" in str(caught.value)
+    assert "sig" not in str(caught.value)
+
+
+class Short(Web):
+    """A service whose answers break off."""
+
+    def send(self, method: str, url: str, headers: Mapping[str, str] | None = None, body: object = None) -> Answer:
+        return Answer(200, {"Content-Length": "10"}, url, Body(b"123"))
+
+
+def test_a_shared_access_signature_stays_secret_when_a_download_breaks_off(tmp_path):
+    secret = {"AZURE_STORAGE_ACCOUNT_NAME": "account", "AZURE_STORAGE_SAS_TOKEN": "?sv=2024&sig=TopSecret"}
+    source = open_source("az://models/digits.onnx", Context(Short(), secret, tmp_path, "registry:5000"))
+    with pytest.raises(Failure) as caught:
+        source.fetch(tmp_path / "source", Budget(100))
+    assert caught.value.reason is Reason.SOURCE_TRUNCATED
+    assert "TopSecret" not in caught.value.message

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from penstock.api.base import wire
 from penstock.api.facts import ArtifactRef, ModelFacts, Tensor
@@ -464,6 +464,22 @@ class World:
         service = self.objects[ObjectKey("Service", "vision", "digits")]
         found: str = service["spec"]["selector"][REVISION_LABEL]
         return found
+
+
+Lived = TypeVar("Lived", bound=World)
+
+
+def killed_after(start: Lived, fuse: int | None, passes: int) -> Lived:
+    """So many passes from `start`, with a step after each; the operator dies after `fuse` writes and begins anew."""
+    world = copy.deepcopy(start)
+    world.fuse = fuse
+    for _ in range(passes):
+        try:
+            world.reconcile()
+        except Crash:
+            world.watching = ""
+        world.step()
+    return world
 
 
 def failing(reason: Reason, message: str = "because") -> PreparationReport:

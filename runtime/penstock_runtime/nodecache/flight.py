@@ -23,7 +23,7 @@ class Flight:
         self._changed = threading.Condition()
         self._filling: Filling | None = None
         self._decided = self._landed = False
-        self._failed = ""
+        self._failed: str | None = None
         self._given = 0
         self._members = 1
 
@@ -80,14 +80,14 @@ class Flight:
         """Wait until it is known where the content goes; None: nowhere. Raises BrokenOff."""
         with self._changed:
             self._changed.wait_for(lambda: self._decided)
-            if self._failed and self._filling is None:
+            if self._failed is not None and self._filling is None:
                 raise BrokenOff(self._failed)
             return self._filling
 
     def beyond(self, offset: int) -> int:
         """Wait until more than `offset` bytes may be read; returns how many. Raises BrokenOff."""
         with self._changed:
-            self._changed.wait_for(lambda: self._given > offset or self._failed)
+            self._changed.wait_for(lambda: self._given > offset or self._failed is not None)
             if self._given > offset:
                 return self._given
             raise BrokenOff(self._failed)

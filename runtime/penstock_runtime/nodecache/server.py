@@ -48,19 +48,26 @@ class Server(http.server.ThreadingHTTPServer):
         with self._changed:
             accepted = self._left > 0
             self._left -= accepted
-        if accepted:
-            super().process_request(request, client_address)
-        else:
+        if not accepted:
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._give_back()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            with self._changed:
-                self._left += 1
-                self._changed.notify_all()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        with self._changed:
+            self._left += 1
+            self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as the base class calls it
         """What nobody expected; clients that go away are none of it."""

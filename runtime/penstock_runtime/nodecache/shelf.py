@@ -172,11 +172,12 @@ class Shelf:
     def _open_file(self, digest: str, size: int) -> int:
         path = self._path(digest)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        found = os.fstat(descriptor).st_size
-        if found != size:
+        try:
+            _check_size(descriptor, size)
+            os.utime(path)
+        except OSError:
             os.close(descriptor)
-            raise OSError(errno.EIO, f"it has {found} bytes instead of {size}")
-        os.utime(path)
+            raise
         return descriptor
 
     def begin(self, digest: str, size: int) -> Filling | None:
@@ -237,6 +238,12 @@ class Shelf:
     def close(self) -> None:
         """Let the next process have the folder."""
         os.close(self._guard)
+
+
+def _check_size(descriptor: int, size: int) -> None:
+    found = os.fstat(descriptor).st_size
+    if found != size:
+        raise OSError(errno.EIO, f"it has {found} bytes instead of {size}")
 
 
 def _allocate(path: Path, size: int) -> int:

@@ -84,9 +84,7 @@ def decoded(text: bytes, answer: Answer) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        message = (
-            f"{_clean(answer.url)} answers with something that is not JSON; is spec.model.connection.endpoint right?"
-        )
+        message = f"{answer.place} answers with something that is not JSON; is spec.model.connection.endpoint right?"
         raise Failure(Reason.SOURCE_UNAVAILABLE, message) from error
 
 
@@ -148,8 +146,3 @@ def _detail(answer: Answer) -> str:
         return str(said)[:200]
     except (ValueError, AttributeError, Truncated, Unreachable):
         return ""
-
-
-def _clean(url: str) -> str:
-    """A URL without its query, which may hold a signature."""
-    return urlsplit(url)._replace(query="", fragment="").geturl()

@@ -14,7 +14,7 @@ from penstock.api.units import duration_seconds
 from penstock.core.analysis import Judgement
 
 from .commands import Commands, read_commands
-from .position import COUNTED, TRAFFIC, Position, Stage, find_position, itinerary
+from .position import COUNTED, JUDGED, TRAFFIC, Position, Stage, find_position, itinerary
 from .progress import Progress, begin_progress, gather, judge_progress, recall
 from .route import Route, find_route
 from .situation import Decision, Outcome, Situation, Wait
@@ -139,27 +139,22 @@ def _ending(look: _Look) -> Outcome | None:
         return Outcome("Aborted", Reason.ABORTED, f"spec.rollout.abort names {s.candidate}")
     if s.size == 0 and s.exists and (s.stable or not s.routed):
         return Outcome("Promoted", Reason.SKIPPED if s.stable else Reason.REVISION_PROMOTED)
-    if look.here.stage == "Replacing" and s.ready < look.pods(look.here) and _is_overdue(look):
+    if look.here.stage == "Replacing" and s.ready < look.pods(look.here) and s.past(_start_deadline(look)):
         sentence = f"{s.ready} of {look.pods(look.here)} replicas ready after {s.analysis.deadline}; stable gets its"
         return Outcome("RolledBack", Reason.START_DEADLINE_EXCEEDED, f"{sentence} pod back")
     if look.here.stage not in (*TRAFFIC, "Warming") or not s.enforced or not s.refuge:
         return None
     if judgement and judgement.verdict == "Fail":
         return Outcome("RolledBack", Reason(judgement.reason), judgement.message)
-    untouched = s.analysis.on_no_traffic == "Rollback" and not look.progress.requests and _is_late(look)
+    untouched = s.analysis.on_no_traffic == "Rollback" and not look.progress.requests and s.past(_deadline(look))
     if untouched and look.here.stage in TRAFFIC and s.counts(look.progress.as_of):
         sentence = f"no request has reached it within {s.analysis.deadline}, and onNoTraffic is Rollback"
         return Outcome("RolledBack", Reason.NO_TRAFFIC, sentence)
     return None
 
 
-def _is_overdue(look: _Look) -> bool:
-    """Whether the candidate has had stable's room for as long as a verdict may take, and does not serve yet."""
-    moment = _start_deadline(look)
-    return moment is not None and look.situation.now >= moment
-
-
 def _start_deadline(look: _Look) -> datetime | None:
+    """When the candidate has had stable's room for as long as a verdict may take."""
     s = look.situation
     since = s.told.replacing_since if s.told and look.here.stage == "Replacing" else None
     return datetime.fromisoformat(since) + timedelta(seconds=duration_seconds(s.analysis.deadline)) if since else None
@@ -181,13 +176,8 @@ def _merit(look: _Look) -> tuple[Reason, str, str | None]:
     return Reason.REVISION_PROMOTED, "", by
 
 
-def _is_late(look: _Look) -> bool:
-    """Past the deadline, which a course that takes longer than it puts off."""
-    moment = _deadline(look)
-    return moment is not None and look.situation.now >= moment
-
-
 def _deadline(look: _Look) -> datetime | None:
+    """When a verdict is late; a course that takes longer puts it off."""
     since, s = look.progress.judged_since, look.situation
     if since is None:
         return None
@@ -271,7 +261,7 @@ def _judging(look: _Look) -> Wait | None:
     seconds = s.course.hold(here.step)
     if progress.observed_seconds >= seconds and _is_proven(look):
         return None
-    if s.enforced and _is_late(look) and progress.verdict != "Pass":
+    if s.enforced and s.past(_deadline(look)) and progress.verdict != "Pass":
         return Wait("", Reason.DEADLINE_EXCEEDED, outlook=True)
     if not s.counts(progress.as_of):
         return _BLIND
@@ -353,7 +343,7 @@ def _decision(
         progress = _arrive(look, place)
     elif not (moved or outcome) and progress.as_of - look.before.as_of < _PROGRESS_EVERY:
         progress = look.before
-    paused = look.commands.paused and place.stage in TRAFFIC[:2] and outcome is None
+    paused = look.commands.paused and place.stage in JUDGED and outcome is None
     if paused and (wait is None or wait.reason is Reason.ROLLOUT_IN_PROGRESS):
         wait = _HELD
     if moved and wait is None and outcome is None and s.routed and place.stage in ("Warming", "Promoting") and not lost:

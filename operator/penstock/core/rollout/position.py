@@ -7,10 +7,12 @@ from penstock.api.status import CandidateStatus
 
 from .course import Course
 
-__all__ = ["COUNTED", "TRAFFIC", "Position", "Stage", "find_position", "itinerary"]
+__all__ = ["COUNTED", "JUDGED", "TRAFFIC", "Position", "Stage", "find_position", "itinerary"]
 
 Stage = Literal["Starting", "Warming", "Previewing", "Shadowing", "Replacing", "Stepping", "Promoting"]
-TRAFFIC: tuple[Stage, ...] = ("Shadowing", "Stepping", "Promoting", "Replacing")
+JUDGED: tuple[Stage, ...] = ("Shadowing", "Stepping")
+"""Stages that end when the candidate's own requests allow it, or when a person does."""
+TRAFFIC: tuple[Stage, ...] = (*JUDGED, "Promoting", "Replacing")
 """Stages in which the candidate gets requests or copies of them, or stable makes room for it."""
 COUNTED: tuple[Stage, ...] = ("Replacing", "Stepping")
 """Stages that come once for each step."""

@@ -99,6 +99,10 @@ class Situation:
         newest = max(as_of, rows[-1].second if rows else 0)
         return self.watched and abs(self.now.timestamp() - newest) <= _PATIENCE_FOR_COUNTERS
 
+    def past(self, moment: datetime | None) -> bool:
+        """Whether a moment has come, where there is one."""
+        return moment is not None and self.now >= moment
+
     @property
     def lost(self) -> bool:
         """Whether a router pod has sent everything to stable because nobody renewed the present split."""
