@@ -2,8 +2,10 @@
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from penstock.core.names import ObjectKey
 from penstock.core.plan import Write, plan
 from penstock.core.refreshing import REFRESH_FAILURE
 
-from .world import DIRECT, V1, V2, V3, Crash, World, facts, failing, manifest
+from .world import DIRECT, V1, V2, V3, World, copied, facts, failing, killed, manifest
 
 STEPS = {"steps": [{"weight": 10, "hold": "5s"}, {"weight": 50, "hold": "5s"}]}
 CANARY = {"canary": STEPS}
@@ -25,8 +27,13 @@ BLUE_GREEN = {"strategy": "BlueGreen", "blueGreen": {"hold": "5s", "keepPrevious
 
 
 def serving_world(rate: int = 2000, **spec: Any) -> World:
-    """V1 serves through routers that have ten minutes of its history."""
-    world = World(manifest(V1, **{"rollout": CANARY, **spec}), rate=rate)
+    """V1 serves through routers that have a minute of its history."""
+    return copied(_serving_world(rate, json.dumps({"rollout": CANARY, **spec})))
+
+
+@cache
+def _serving_world(rate: int, spec: str) -> World:
+    world = World(manifest(V1, **json.loads(spec)), rate=rate)
     world.settle()
     assert world.status["phase"] == "Available", world.status
     for _ in range(60):
@@ -249,10 +256,14 @@ def test_pd_08_killed_after_any_write_the_end_is_the_same(ending):
     start.errors[V2] = 0.0 if ending == "Promoted" else 0.5
     start.point_to(V2)
     start.writes = 0
-    undisturbed = rollout_killed_after(start, None)
+    undisturbed = copied(start)
+    for _ in range(PASSES):
+        undisturbed.reconcile()
+        undisturbed.step()
     assert undisturbed.outcomes()[-1] == ending
-    for fuse in range(undisturbed.writes + 1):
-        world = rollout_killed_after(start, fuse)
+    ends = list(killed_at_each_write(start))
+    assert len(ends) == undisturbed.writes
+    for fuse, world in enumerate(ends):
         assert world.outcomes() == undisturbed.outcomes(), fuse
         assert world.raised == undisturbed.raised, fuse
         assert world.objects.keys() == undisturbed.objects.keys(), fuse
@@ -297,16 +308,23 @@ class Watched(World):
                 self.raised.append(weights)
 
 
-def rollout_killed_after(start: Watched, fuse: int | None) -> Watched:
-    world = copy.deepcopy(start)
-    world.fuse = fuse
-    for _ in range(30):
-        try:
-            world.reconcile()
-        except Crash:
+PASSES = 30
+"""After which a rollout of PD-08 has ended."""
+
+
+def killed_at_each_write(start: Watched) -> Iterator[Watched]:
+    undisturbed = copied(start)
+    for left in reversed(range(PASSES)):
+        eve = copied(undisturbed)
+        undisturbed.reconcile()
+        for world in killed(eve, range(undisturbed.writes - eve.writes)):
             world.watching = ""
-        world.step()
-    return world
+            world.step()
+            for _ in range(left):
+                world.reconcile()
+                world.step()
+            yield world
+        undisturbed.step()
 
 
 def test_pd_09_and_19_only_what_gives_a_candidate_more_is_fenced():

@@ -1,7 +1,7 @@
 """`capacity: Replace`: pods change hands, and never more of them exist than there is room for."""
 
-import copy
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from penstock.core.rollout.exchange import count_steps, handed_over, share_betwe
 
 from .cramped import Cramped, cramped
 from .test_rollout_properties import EXAMPLES, act
-from .world import V1, V2, V3, Crash
+from .world import V1, V2, V3, Crash, copied, killed
 
 
 def stable(world: Cramped) -> str:
@@ -363,26 +363,38 @@ def test_killed_after_any_write_the_end_is_the_same(replicas, ending):
     start.errors[V2] = 0.0 if ending == "Promoted" else 0.5
     start.point_to(V2)
     start.writes = 0
-    undisturbed = killed_after(start, None)
+    undisturbed = copied(start)
+    for _ in range(PASSES):
+        undisturbed.reconcile()
+        undisturbed.step()
     assert undisturbed.outcomes()[-1] == ending
-    for fuse in range(replicas, undisturbed.writes + 1, STRIDE):
-        world = killed_after(start, fuse)
+    ends = dict(killed_at_writes(start, range(replicas, undisturbed.writes, STRIDE)))
+    assert ends
+    for fuse, world in ends.items():
         assert world.outcomes() == undisturbed.outcomes(), fuse
         assert world.shares == undisturbed.shares, fuse
         assert world.objects.keys() == undisturbed.objects.keys(), fuse
         assert world.most == replicas
 
 
-def killed_after(start: Cramped, fuse: int | None) -> Cramped:
-    world = copy.deepcopy(start)
-    world.fuse = fuse
-    for _ in range(60):
-        try:
-            world.reconcile()
-        except Crash:
+PASSES = 60
+"""After which the rollout has ended."""
+
+
+def killed_at_writes(start: Cramped, fuses: range) -> Iterator[tuple[int, Cramped]]:
+    undisturbed = copied(start)
+    for left in reversed(range(PASSES)):
+        eve = copied(undisturbed)
+        undisturbed.reconcile()
+        chosen = [fuse for fuse in fuses if eve.writes <= fuse < undisturbed.writes]
+        for fuse, world in zip(chosen, killed(eve, (fuse - eve.writes for fuse in chosen)), strict=True):
             world.watching = ""
-        world.step()
-    return world
+            world.step()
+            for _ in range(left):
+                world.reconcile()
+                world.step()
+            yield fuse, world
+        undisturbed.step()
 
 
 FAULTS = ["crash", "break", "bad", "slow", "mend", "blind", "forget"]
