@@ -5,6 +5,8 @@ planes of a session fixture; of the rest each file is one. So no session fixture
 measures on the cluster has it for itself.
 """
 
+import gc
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import pytest
@@ -17,6 +19,17 @@ def group_of(nodeid: str) -> str:
     """The folder where its tests share something, else the file."""
     path = nodeid.partition("::")[0]
     return next((folder for folder in SHARING if PurePosixPath(path).is_relative_to(folder)), path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """What is imported stays: it is not looked through for garbage, neither meanwhile nor ever after."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

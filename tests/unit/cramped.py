@@ -1,6 +1,5 @@
 """A made-up cluster in which pods are seen one by one: they take time to come and to go, and hold their room."""
 
-import copy
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from penstock.core.fleet import RevisionCounts
 from penstock.core.names import REVISION_LABEL, ObjectKey
 
-from .world import V1, World, manifest
+from .world import V1, World, copied, manifest
 
 REPLACE = {"capacity": "Replace", "replace": {"hold": "2s"}, "supervision": {"onLoss": "Keep"}}
 STARTING, GOING = 2, 3
@@ -124,7 +123,7 @@ class Cramped(World):
 
 def cramped(replicas: int = 1, **rollout: Any) -> Cramped:
     """V1 serves with all the pods that there is room for, and has a minute of history."""
-    world = copy.deepcopy(_serving(replicas))
+    world = copied(_serving(replicas))
     if rollout:
         world.edit(rollout={**REPLACE, **rollout})
         world.reconcile()

@@ -1,6 +1,8 @@
 """Disruption budgets: one for each revision that gets requests for longer than a moment, and never two over one pod."""
 
+import json
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from penstock.core.names import REVISION_LABEL, ObjectKey
 
 from .test_pd_cases import CANARY, at_step, command
-from .world import V1, V2, Crash, World, manifest
+from .world import V1, V2, Crash, World, copied, manifest
 
 KIND = "PodDisruptionBudget"
 BLUE_GREEN = {"strategy": "BlueGreen", "blueGreen": {"hold": "5s", "keepPrevious": "0s"}}
@@ -47,7 +49,12 @@ class Watched(World):
 
 
 def serving(rollout: dict[str, Any]) -> Watched:
-    world = Watched(manifest(V1, rollout=rollout), rate=2000)
+    return copied(_serving(json.dumps(rollout)))
+
+
+@cache
+def _serving(rollout: str) -> Watched:
+    world = Watched(manifest(V1, rollout=json.loads(rollout)), rate=2000)
     world.settle()
     for _ in range(60):
         world.step()

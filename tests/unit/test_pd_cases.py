@@ -4,6 +4,7 @@ import copy
 import json
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import pytest
@@ -16,17 +17,24 @@ from penstock.core.names import ObjectKey
 from penstock.core.plan import Write, plan
 from penstock.core.refreshing import REFRESH_FAILURE
 
-from .world import DIRECT, V1, V2, V3, World, facts, failing, killed_after, manifest
+from .world import DIRECT, V1, V2, V3, World, copied, facts, failing, killed_at_writes, manifest
 
 STEPS = {"steps": [{"weight": 10, "hold": "5s"}, {"weight": 50, "hold": "5s"}]}
 CANARY = {"canary": STEPS}
+PASSES = 30
+"""After which a rollout of PD-08 has ended."""
 QUICK = {"canary": {"steps": [{"weight": 10, "hold": "2s"}, {"weight": 50, "hold": "2s"}]}}
 BLUE_GREEN = {"strategy": "BlueGreen", "blueGreen": {"hold": "5s", "keepPrevious": "2m", "autoPromote": False}}
 
 
 def serving_world(rate: int = 2000, **spec: Any) -> World:
-    """V1 serves through routers that have ten minutes of its history."""
-    world = World(manifest(V1, **{"rollout": CANARY, **spec}), rate=rate)
+    """V1 serves through routers that have a minute of its history."""
+    return copied(_serving_world(rate, json.dumps({"rollout": CANARY, **spec})))
+
+
+@cache
+def _serving_world(rate: int, spec: str) -> World:
+    world = World(manifest(V1, **json.loads(spec)), rate=rate)
     world.settle()
     assert world.status["phase"] == "Available", world.status
     for _ in range(60):
@@ -264,10 +272,14 @@ def test_pd_08_killed_after_any_write_the_end_is_the_same(ending):
     start.errors[V2] = 0.0 if ending == "Promoted" else 0.5
     start.point_to(V2)
     start.writes = 0
-    undisturbed = killed_after(start, None, passes=30)
+    undisturbed = copied(start)
+    for _ in range(PASSES):
+        undisturbed.reconcile()
+        undisturbed.step()
     assert undisturbed.outcomes()[-1] == ending
-    for fuse in range(undisturbed.writes + 1):
-        world = killed_after(start, fuse, passes=30)
+    ends = dict(killed_at_writes(start, PASSES))
+    assert len(ends) == undisturbed.writes
+    for fuse, world in ends.items():
         assert world.outcomes() == undisturbed.outcomes(), fuse
         assert world.raised == undisturbed.raised, fuse
         assert world.objects.keys() == undisturbed.objects.keys(), fuse

@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 
 import pytest
 
@@ -14,7 +15,7 @@ from penstock.core.conditions import timestamp
 from penstock.core.names import COMPONENT_LABEL, ObjectKey, key_of
 from penstock.core.plan import plan
 
-from .world import DIRECT, V1, V2, Crash, World, facts, failing, manifest
+from .world import DIRECT, V1, V2, Crash, World, copied, facts, failing, manifest
 
 REPORT = "sha256:" + "d" * 64
 NEEDS = PreparationReport(needs=Needs(format="SKLearn", opener="Convert", size_bytes=3 << 30))
@@ -30,7 +31,12 @@ def made(uri: str = V1, **changes):
 
 
 def serving_world(**spec) -> World:
-    world = World(manifest(V1, traffic=DIRECT, **spec))
+    return copied(_serving_world(json.dumps(spec)))
+
+
+@cache
+def _serving_world(spec: str) -> World:
+    world = World(manifest(V1, traffic=DIRECT, **json.loads(spec)))
     world.settle()
     assert world.status["phase"] == "Available", world.status
     return world

@@ -16,7 +16,7 @@ from penstock.core.rollout.exchange import count_steps, handed_over, share_betwe
 
 from .cramped import Cramped, cramped
 from .test_rollout_properties import EXAMPLES, act
-from .world import V1, V2, V3, Crash, killed_after
+from .world import V1, V2, V3, Crash, copied, killed_at_writes
 
 
 def stable(world: Cramped) -> str:
@@ -362,10 +362,14 @@ def test_killed_after_any_write_the_end_is_the_same(replicas, ending):
     start.errors[V2] = 0.0 if ending == "Promoted" else 0.5
     start.point_to(V2)
     start.writes = 0
-    undisturbed = killed_after(start, None, passes=60)
+    undisturbed = copied(start)
+    for _ in range(PASSES):
+        undisturbed.reconcile()
+        undisturbed.step()
     assert undisturbed.outcomes()[-1] == ending
-    for fuse in range(replicas, undisturbed.writes + 1, STRIDE):
-        world = killed_after(start, fuse, passes=60)
+    ends = dict(killed_at_writes(start, PASSES, range(replicas, undisturbed.writes, STRIDE)))
+    assert ends
+    for fuse, world in ends.items():
         assert world.outcomes() == undisturbed.outcomes(), fuse
         assert world.shares == undisturbed.shares, fuse
         assert world.objects.keys() == undisturbed.objects.keys(), fuse

@@ -1,11 +1,14 @@
 """Opening a source: every URI that a manifest may hold opens or is refused with a reason of its own."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
+import botocore.session
 import pytest
+from botocore.loaders import create_loader
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +31,14 @@ SECRETS = (
     {"credentials.json": "[]"},
     {".dockerconfigjson": '{"auths": []}'},
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def s3_described_once() -> Iterator[None]:
+    """Each new S3 client reads megabytes that describe S3; here all clients read them once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", cache(create_loader))
+        yield
 
 
 def opened(uri: str, secret: dict[str, str]) -> None:

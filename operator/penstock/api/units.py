@@ -7,6 +7,7 @@ must not be two revisions.
 import re
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil
 
 __all__ = [
@@ -50,6 +51,7 @@ def canonical_duration(text: str) -> str:
     return "".join(parts) or "0s"
 
 
+@lru_cache(maxsize=1024)
 def _milliseconds(text: str) -> int:
     if not re.fullmatch(DURATION_PATTERN, text):
         raise ValueError(f"{text!r} is not a duration; write it like 30s, 1m30s or 500ms")

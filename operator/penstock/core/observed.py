@@ -53,7 +53,7 @@ class Observed:
 
     def of_kind(self, kind: str) -> Iterable[Mapping[str, Any]]:
         """Own objects of one kind, in name order."""
-        return [item for key, item in sorted(self.objects.items()) if key.kind == kind]
+        return [self.objects[key] for key in sorted(key for key in self.objects if key.kind == kind)]
 
     def get(self, kind: str, name: str) -> Mapping[str, Any] | None:
         """One own object, or None."""

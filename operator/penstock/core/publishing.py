@@ -66,7 +66,7 @@ def publish(observed: Observed) -> Publishing:
     kept = {key_of(item) for item in wanted}
     return Publishing(
         writes=tuple(writes),
-        removals=tuple(key for key in sorted(observed.objects) if key.kind in ROUTE_KINDS and key not in kept),
+        removals=tuple(sorted(key for key in observed.objects if key.kind in ROUTE_KINDS and key not in kept)),
         edited=tuple(_edited_sentence(item) for item in writes if _is_edited(item, observed)),
         told=_told([found for item in wanted for found in _findings(item, observed)]) if wanted else None,
     )

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
+from penstock.api.facts import ModelFacts
 from penstock.api.resource import ModelDeployment
 from penstock.api.rollout import RolloutSpec
 from penstock.api.router import SPLIT_KIND, TrafficSplitSpec
 
-from .modelrepo import ServerSettings, render_repository, server_flags
+from .modelrepo import RepositoryPlan, ServerSettings, render_repository, server_flags
 from .names import MANAGED_BY, ROUTER_LABEL, ObjectKey, key_of
 from .observed import Observed
 from .revision import RevisionRecord
@@ -65,7 +67,7 @@ class Rendering:
 def serving_of(record: RevisionRecord, owner: ModelDeployment) -> Serving:
     """A record with everything that is derived from it; the same for every release of Penstock."""
     settings = ServerSettings.from_json(record.server)
-    repository = render_repository(record.facts, record.served_name, settings)
+    repository = _repository_of(record.facts, record.served_name, settings)
     return Serving(
         record=record,
         config_text=repository.config_text,
@@ -78,6 +80,12 @@ def serving_of(record: RevisionRecord, owner: ModelDeployment) -> Serving:
         placement=owner.spec.pod,
         surges=owner.spec.rollout is None or owner.spec.rollout.capacity != "Replace",
     )
+
+
+@lru_cache(maxsize=1024)
+def _repository_of(facts: ModelFacts, served_name: str, settings: ServerSettings) -> RepositoryPlan:
+    """Each pass asks it anew of every revision, and it never changes: a third of what rendering takes."""
+    return render_repository(facts, served_name, settings)
 
 
 def revision_objects(owner: ModelDeployment, record: RevisionRecord, replicas: int | None) -> list[dict[str, Any]]:
@@ -286,8 +294,8 @@ def _removals(observed: Observed, standing: Standing, wanted: set[ObjectKey], *,
     kept = {standing.serving, *standing.draining, *traffic.listed}
     absent = [
         key
-        for key in sorted(observed.objects)
-        if key.kind in (*_PER_REVISION, *_PER_DEPLOYMENT) and key not in wanted and key.name not in kept
+        for key in sorted(observed.objects.keys() - wanted)
+        if key.kind in (*_PER_REVISION, *_PER_DEPLOYMENT) and key.name not in kept
         if traffic.settled or key.name == observed.deployment.metadata.name or key.name not in observed.records
     ]
     metadata = observed.deployment.metadata

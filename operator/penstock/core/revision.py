@@ -23,12 +23,12 @@ from .names import object_metadata, revision_name
 __all__ = ["RevisionRecord", "canonical_hash", "name_revision", "preparation_key", "record_manifest", "revision_hash"]
 
 RECORD_VERSION = 1
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def canonical_hash(value: Any) -> str:
     """Hex SHA-256 of the value's canonical JSON: sorted keys, no spaces."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
 
 
 def preparation_key(spec: ModelDeploymentSpec, namespace: str, resolved: str | None = None) -> str:
