@@ -185,6 +185,7 @@ class Rolled:
         """As between two tests: nothing rolls out, and counting starts anew."""
         self.settle_keeping()
         self.fleet.wait_ready()
+        self.load.wait_settled(PATIENCE + 60)
         self.load.forget()
 
     def watch(self) -> RouteWatch:
