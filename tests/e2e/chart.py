@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,22 +49,40 @@ class Chart:
         """`helm upgrade --install`, until everything is ready; `changes` by path, with __ for dots."""
         command = (
             *("upgrade", "--install", RELEASE, str(CHART), "--namespace", SYSTEM, "--create-namespace"),
-            *("--wait", "--timeout", "3m", "--values", "-"),
+            *("--wait", "--timeout", "4m", "--values", "-"),
         )
         self._helm(*command, stdin=json.dumps(self.values(**changes)))
 
+    @contextmanager
+    def changed(self, **changes: Any) -> Iterator[None]:
+        """The release with other values for as long as the block lasts, and as the tests have it even if that fails."""
+        try:
+            self.install(**changes)
+            yield
+        finally:
+            self.install()
+
+    @contextmanager
+    def absent(self) -> Iterator[None]:
+        """The release uninstalled for as long as the block lasts; the last operator may outlive it for a while."""
+        begun = datetime.now(UTC)
+        try:
+            self.uninstall()
+            yield
+        finally:
+            self.install()
+            self.absences.append((begun, datetime.now(UTC)))
+
     def uninstall(self) -> None:
         """Until everything of it is gone."""
-        begun = datetime.now(UTC)
-        self._helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "2m")
-        self.absences.append((begun, datetime.now(UTC)))
+        self._helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "4m")
 
     def restore(self) -> None:
         """As it was before the tests; after an uninstallation there is no history to go back to, so it just stays."""
         if self.before and self.absences:
             return
         if self.before:
-            self._helm("rollback", RELEASE, self.before, "--namespace", SYSTEM, "--wait", "--timeout", "3m")
+            self._helm("rollback", RELEASE, self.before, "--namespace", SYSTEM, "--wait", "--timeout", "4m")
         else:
             self.uninstall()
 

@@ -56,13 +56,13 @@ class Deployed:
     def get(self) -> Object:
         return self.cluster.get(KIND, self.name, "-n", self.namespace)
 
-    def wait(self, wanted: Callable[[Object], bool], seconds: float = 60) -> Object:
+    def wait(self, wanted: Callable[[Object], bool], seconds: float = 120) -> Object:
         """Once status speaks of the present spec and the condition holds."""
         return wait_for(
             self.cluster, KIND, self.namespace, self.name, lambda md: is_current(md) and wanted(md), seconds
         )
 
-    def wait_ready(self, seconds: float = 90) -> Object:
+    def wait_ready(self, seconds: float = 180) -> Object:
         """Once the spec is what serves; fails at once where it is stalled."""
 
         def settled(md: Object) -> bool:
@@ -72,11 +72,11 @@ class Deployed:
 
         return self.wait(settled, seconds)
 
-    def wait_reason(self, reason: str, seconds: float = 60) -> Object:
+    def wait_reason(self, reason: str, seconds: float = 120) -> Object:
         """Once Ready names this reason; the message goes with it."""
         return self.wait(lambda md: condition(md, "Ready").get("reason") == reason, seconds)
 
-    def wait_refused(self, *reasons: str, seconds: float = 60) -> Object:
+    def wait_refused(self, *reasons: str, seconds: float = 120) -> Object:
         """Once it is stalled, for one of these reasons; fails at once for another, or when it serves after all."""
 
         def settled(md: Object) -> bool:
@@ -109,7 +109,7 @@ class Deployed:
         body = json.dumps({"inputs": [tensor]}).encode()
         with self.cluster.reach(self.namespace, f"service/{self.name}", 8000) as address:
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(f"http://{address}/v2/models/{self.name}/infer", body, timeout=10) as answer:
+            with opener.open(f"http://{address}/v2/models/{self.name}/infer", body, timeout=30) as answer:
                 (output,) = json.load(answer)["outputs"]
         return np.array(output["data"], dtype=np.float32).reshape(output["shape"])
 
@@ -117,12 +117,18 @@ class Deployed:
         """Whether the answers are those of onnxruntime on this model."""
         return bool(np.allclose(self.ask(), model.answer(some_rows()), rtol=0, atol=1e-6))
 
-    def wait_answers_as(self, model: Model, seconds: float = 20) -> None:
-        """A Service's new selector reaches the node's rules a moment after it is written."""
-        deadline = time.monotonic() + seconds
-        while not self.answers_as(model):
+    def wait_answers_as(self, model: Model, seconds: float = 60) -> None:
+        """A Service's new selector reaches the node's rules a moment after it is written; until then nobody answers."""
+        deadline, told = time.monotonic() + seconds, ""
+        while True:
+            try:
+                if self.answers_as(model):
+                    return
+                told = "answers as another model"
+            except OSError as error:
+                told = f"does not answer: {error}"
             if time.monotonic() > deadline:
-                raise TimedOut(f"{self.name} answers as another model after {seconds} s")
+                raise TimedOut(f"{self.name} {told}, {seconds:.0f} s after it should")
             time.sleep(0.1)
 
     def delete(self, *, wait: bool = False) -> None:
@@ -130,7 +136,7 @@ class Deployed:
         where = ("-n", self.namespace, "--ignore-not-found")
         self.cluster.call(self.cluster.kubectl, "delete", KIND, self.name, *where)
         if wait:
-            wait_gone(self.cluster, OWNED, self.namespace, f"penstock.dev/deployment={self.name}", 90)
+            wait_gone(self.cluster, OWNED, self.namespace, f"penstock.dev/deployment={self.name}")
 
     def load_requests(self) -> list[dict[str, Any]]:
         """What the load generator sends."""

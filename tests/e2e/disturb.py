@@ -44,14 +44,15 @@ def container_pids(pod: Object, container: str) -> list[int]:
     states = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     (name,) = [state["containerID"].rpartition("/")[2] for state in states if state["name"] == container]
     found = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit() and name in _cgroup(entry)]
-    assert found, f"no process of container {container} of {pod['metadata']['name']} was found"
-    return sorted(found, key=_started)
+    started = {pid: moment for pid in found if (moment := _started(pid)) is not None}
+    assert started, f"no process of container {container} of {pod['metadata']['name']} was found"
+    return sorted(started, key=started.__getitem__)
 
 
 def processes(pod: Object, container: str, words: str) -> list[int]:
     """Those of a container whose command line has these words."""
     pids = container_pids(pod, container)
-    return [pid for pid in pids if words in (_PROC / str(pid) / "cmdline").read_text().replace("\0", " ")]
+    return [pid for pid in pids if words in _command_line(pid)]
 
 
 def kill(*pids: int) -> None:
@@ -73,7 +74,7 @@ def packets_dropped(port: int) -> Iterator[None]:
         subprocess.run(["iptables", "-w", "-t", "raw", "-D", *rule], check=True)
 
 
-def wait_until(condition, what: str, seconds: float = 30, every: float = 0.2) -> None:
+def wait_until(condition, what: str, seconds: float = 120, every: float = 0.2) -> None:
     """Ask again and again; raises AssertionError with `what` was waited for."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -88,8 +89,16 @@ def _cgroup(entry: Path) -> str:
         return ""
 
 
-def _started(pid: int) -> int:
+def _command_line(pid: int) -> str:
+    try:
+        return (_PROC / str(pid) / "cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> int | None:
+    """None when it has ended meanwhile: it must not pass for the first one, which keeps its container up."""
     try:
         return int((_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
-        return 0
+        return None

@@ -52,7 +52,7 @@ class Fleet:
         """Address by name, of the Ready ones."""
         return {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in self.pods() if is_ready(pod)}
 
-    def wait_ready(self, seconds: float = 60) -> list[Object]:
+    def wait_ready(self, seconds: float = 180) -> list[Object]:
         """Until as many pods are Ready as the Router asks for, and no other is left."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -102,11 +102,14 @@ class RouteWatch:
     name: str
     weights: dict[int, Mapping[str, int]] = field(default_factory=dict)
     """By generation; in 0.1 %."""
+    specs: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    """What each generation says, the newest of it."""
     written: dict[int, float] = field(default_factory=dict)
     """When each generation was first seen at the API server."""
     sights: dict[str, list[Sight]] = field(default_factory=dict)
     """Changes by router pod."""
     _ended: threading.Event = field(default_factory=threading.Event)
+    _told: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _watching: Any = None
 
@@ -117,6 +120,7 @@ class RouteWatch:
         for target, arguments in ((self._watch, ()), (self._ask, (uid, fleet))):
             self._threads.append(threading.Thread(target=target, args=arguments, daemon=True))
             self._threads[-1].start()
+        assert self._told.wait(60), f"kubectl has told nothing of {SPLIT} {self.name} within 60 s"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -176,11 +180,13 @@ class RouteWatch:
                     text += line
                     if line.rstrip() == "}":
                         self._note(json.loads(text))
+                        self._told.set()
                         text = ""
             self._ended.wait(0.2)
 
     def _note(self, split: Object) -> None:
         spec = split["spec"]
+        self.specs[spec["generation"]] = spec
         self.weights[spec["generation"]] = {one["name"]: one["weight"] for one in spec.get("revisions", ())}
         self.written.setdefault(spec["generation"], time.time())
 

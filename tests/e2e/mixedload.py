@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -136,6 +136,26 @@ class Streams:
         return "" if answered == sent else f"{answered} of {sent} messages were answered"
 
 
+class Followed(Load):
+    """A load that also tells how many of its first requests have all ended, as `settled`."""
+
+    def __init__(self, plan: Plan, doors: Sequence[Any], records: TextIO) -> None:
+        super().__init__(plan, doors, records)
+        self._open, self._begun = set[int](), 0
+
+    def progress(self) -> dict[str, int]:
+        """With those that a request still under way holds up left out."""
+        return {**super().progress(), "settled": min(self._open, default=self._begun)}
+
+    async def _ask(self, start: float, due: float, door: Any, number: int) -> None:
+        self._begun = number + 1
+        self._open.add(number)
+        try:
+            await super()._ask(start, due, door, number)
+        finally:
+            self._open.discard(number)
+
+
 def resolve(name: str, server: str, seconds: float = 2) -> str:
     """The first IPv4 address that a DNS server has for a name; raises OSError."""
     number = random.randrange(1 << 16)
@@ -208,7 +228,7 @@ async def offer(settings: Settings, records: TextIO) -> None:
     ]
     if settings.dns:
         beside.append(asyncio.create_task(keep_resolving(settings, [*found, streamed])))
-    await serve_program(Load(Plan(settings.rate, settings.seconds, timeout=settings.timeout), found, records))
+    await serve_program(Followed(Plan(settings.rate, settings.seconds, timeout=settings.timeout), found, records))
     for task in beside:
         task.cancel()
     await asyncio.gather(*beside, return_exceptions=True)

@@ -31,6 +31,11 @@ class Outcome:
     revision: str
     wrong: str
 
+    @property
+    def due(self) -> float:
+        """When it was to be sent; how long the answer took, and this machine to notice it, is no part of that."""
+        return self.time - self.seconds
+
     def told(self) -> str:
         """For a sentence."""
         clock = time.strftime("%H:%M:%S", time.gmtime(self.time)) + f"{self.time % 1:.3f}"[1:]
@@ -73,6 +78,13 @@ class Offered:
     def wait_count(self, count: int, seconds: float = 120) -> None:
         """Until so many more were sent."""
         self.traffic.wait_for(self.traffic.progress()["sent"] + count, seconds)
+
+    def wait_settled(self, seconds: float = 60) -> None:
+        """Until everything that is sent by now has ended, one way or the other."""
+        sent, deadline = self.traffic.progress()["sent"], time.monotonic() + seconds
+        while (settled := self.traffic.progress().get("settled", 0)) < sent:
+            assert time.monotonic() < deadline, f"request {settled} has not ended {seconds:.0f} s after it was sent"
+            time.sleep(0.1)
 
     def finish(self) -> dict[str, Any]:
         """End it; the generator's own result."""

@@ -1,6 +1,6 @@
 """The artifact store: what serving pods live from, and what happens when it loses something."""
 
-from .cluster import find
+from .cluster import find, wait_passed
 from .deployments import condition
 from .models import linear_model
 from .store import Store
@@ -21,12 +21,13 @@ def test_a_lost_artifact_is_prepared_again_and_comes_out_the_same(cluster, names
     blobs.delete(layer)
     assert not blobs.has(layer)
     (pod,) = lost.serving_pods()
+    before = lost.get()
     labels = f"penstock.dev/revision={revision}"
     cluster.call(cluster.kubectl, "delete", "pods", "-l", labels, "-n", namespace, "--wait=false")
-    told = lost.wait(lambda md: condition(md, "Ready").get("reason") == "ArtifactMissing", 60)
+    told = wait_passed(cluster, before, lambda md: condition(md, "Ready").get("reason") == "ArtifactMissing")
     assert layer in condition(told, "Reconciling")["message"]
 
-    found = lost.wait(lambda md: condition(md, "Ready").get("status") == "True", 120)
+    found = lost.wait(lambda md: condition(md, "Ready").get("status") == "True", 180)
     assert found["status"]["stable"]["revision"] == revision
     assert blobs.has(layer)
     assert lost.jobs().isdisjoint(jobs), "a new preparation put it there"

@@ -10,6 +10,7 @@ from tests.archives import packed
 from .chart import FILES, LARGEST_MODEL
 from .cluster import apply, find, wait_gone
 from .deployments import Deployed, condition, restarts
+from .disturb import wait_until
 from .fileserver import offer_files
 from .models import Model, linear_model, newer_model, one_byte_changed, truncated_model
 from .store import SigningKey, Store
@@ -168,7 +169,7 @@ def ask_for(deployed: Deployed, world: World, bad: Bad) -> dict[str, Any]:
     """Apply a row; the status that answers it."""
     uri = bad.uri if "://" in bad.uri else world.web(bad.uri[1:]) if bad.uri.startswith("/") else world.oci(bad.uri)
     deployed.apply(uri, bad.model, **bad.spec)
-    return deployed.wait_reason(bad.reason, 90)
+    return deployed.wait_reason(bad.reason, 180)
 
 
 def check_told(found: dict[str, Any], bad: Bad) -> None:
@@ -212,8 +213,10 @@ def test_refused_while_its_pods_start(name, steady, world):
     assert max(map(restarts, steady.owned("pods"))) <= 2
     if bad.stalled:
         assert found["status"]["failedRevision"]["reason"] == bad.reason
-        deployments = {item["metadata"]["name"] for item in steady.owned("deployments")}
-        assert deployments == {stable}, "the revision that cannot serve takes no room"
+        wait_until(
+            lambda: {item["metadata"]["name"] for item in steady.owned("deployments")} == {stable},
+            "the revision that cannot serve takes no room",
+        )
 
 
 def is_of(pod, revision):
@@ -251,7 +254,7 @@ def test_a_foreign_object_of_its_name_is_left_alone(cluster, namespace, deploy, 
     assert find(cluster, "service", "taken", "-n", namespace) == before
 
     cluster.call(cluster.kubectl, "delete", "service", "taken", "-n", namespace)
-    taken.wait(lambda md: condition(md, "Ready").get("status") == "True", 60)
+    taken.wait(lambda md: condition(md, "Ready").get("status") == "True", 180)
 
 
 def test_a_secret_that_comes_later_is_found(cluster, namespace, deploy, world, files):
@@ -263,7 +266,7 @@ def test_a_secret_that_comes_later_is_found(cluster, namespace, deploy, world, f
 
     apply(cluster, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": found["data"]})
 
-    late.wait(lambda md: condition(md, "Ready").get("status") == "True", 90)
+    late.wait(lambda md: condition(md, "Ready").get("status") == "True", 180)
     late.wait_answers_as(OTHER)
 
 
@@ -300,7 +303,7 @@ def test_a_first_revision_that_cannot_serve_leaves_no_pods_behind(cluster, names
     first = deploy("unloadable")
     first.apply(world.web("unloadable.tar"), {"format": "TritonRepository", "servedName": "steady"})
 
-    found = first.wait_reason("LoadFailed", 90)
+    found = first.wait_reason("LoadFailed", 180)
 
     assert condition(found, "Stalled")["status"] == "True"
     assert condition(found, "Available")["status"] == "False"
@@ -311,5 +314,5 @@ def test_a_first_revision_that_cannot_serve_leaves_no_pods_behind(cluster, names
     )
 
     first.apply(world.oci("good"))
-    first.wait(lambda md: condition(md, "Ready").get("status") == "True", 90)
+    first.wait(lambda md: condition(md, "Ready").get("status") == "True", 180)
     first.wait_answers_as(GOOD)

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from hack.cluster.settings import Settings
 
-from .cluster import SYSTEM, find, items
+from .cluster import SYSTEM, find, items, the_only_operator
 from .conftest import nothing_lost
 from .deployments import KIND, condition
 from .models import linear_model
@@ -26,27 +26,27 @@ def served(deploy, store):
 
 def test_an_upgrade_touches_no_served_pod_and_loses_no_request(cluster, chart, deploy, load, store, served):
     pods, before = served.serving_pods(), served.get()
-    (old,) = operators(cluster)
+    (old,) = the_only_operator(cluster)
     changed = {f"images__{name}__tag": "e2e-next" for name in ("operator", "jobs", "triton")} if cluster.local else {}
     if cluster.local:
         tag_images(chart.images, "e2e-next")
 
     with load(served) as traffic:
         traffic.wait_for(100)
-        chart.install(operator__logLevel="DEBUG", **changed)
-        (new,) = operators(cluster)
-        assert new != old
-        other = deploy("other")
-        other.apply(store.push(SECOND, "other"))
-        other.wait_ready()
-        nothing_lost(traffic, at_least=500)
+        with chart.changed(operator__logLevel="DEBUG", **changed):
+            (new,) = the_only_operator(cluster)
+            assert new != old
+            other = deploy("other")
+            other.apply(store.push(SECOND, "other"))
+            other.wait_ready()
+            nothing_lost(traffic, at_least=500)
 
-    assert served.serving_pods() == pods
-    after = served.get()
-    assert after["spec"] == before["spec"]
-    assert after["status"]["stable"] == before["status"]["stable"]
-    assert bool(condition(after, "RuntimeOutdated")) == cluster.local, "the new release's images wait to be asked for"
-    chart.install()
+            assert served.serving_pods() == pods
+            after = served.get()
+            assert after["spec"] == before["spec"]
+            assert after["status"]["stable"] == before["status"]["stable"]
+            outdated = bool(condition(after, "RuntimeOutdated"))
+            assert outdated == cluster.local, "the new release's images wait to be asked for"
 
 
 def test_uninstalled_it_leaves_models_serving_and_reinstalled_it_takes_them_up_again(
@@ -56,13 +56,12 @@ def test_uninstalled_it_leaves_models_serving_and_reinstalled_it_takes_them_up_a
 
     with load(served) as traffic:
         traffic.wait_for(100)
-        chart.uninstall()
-        assert not items(cluster, "deployments,services,configmaps,serviceaccounts", SYSTEM, "helm.sh/chart")
-        assert not find(cluster, "clusterrole", "penstock")
-        assert find(cluster, "crd", KIND)
-        assert served.serving_pods() == pods
-        assert served.answers_as(FIRST)
-        chart.install()
+        with chart.absent():
+            assert not items(cluster, "deployments,services,configmaps,serviceaccounts", SYSTEM, "helm.sh/chart")
+            assert not find(cluster, "clusterrole", "penstock")
+            assert find(cluster, "crd", KIND)
+            assert served.serving_pods() == pods
+            assert served.answers_as(FIRST)
         served.wait(lambda md: condition(md, "Ready").get("status") == "True")
         traffic.wait_for(1000)
         nothing_lost(traffic, at_least=1000)
@@ -76,12 +75,6 @@ def test_uninstalled_it_leaves_models_serving_and_reinstalled_it_takes_them_up_a
         served.apply(store.uri("chart"))
         served.wait_ready()
         served.wait_answers_as(FIRST)
-
-
-def operators(cluster):
-    labels = "app.kubernetes.io/name=penstock,app.kubernetes.io/component=operator"
-    pods = items(cluster, "pods", SYSTEM, labels)
-    return {pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" not in pod["metadata"]}
 
 
 def tag_images(images, tag):

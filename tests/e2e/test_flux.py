@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 
 from tests.gitops.drift import assert_in_sync
-from tests.gitops.flux import flux, is_true
+from tests.gitops.flux import flux
 from tests.gitops.kubectl import Kubectl
 
-from .cluster import find
+from .cluster import find, wait_passed
 from .deployments import KIND, Deployed, condition, is_current, is_ready
 from .models import linear_model
 
@@ -95,14 +95,14 @@ class App:
         self.moments.git = manifest
         self.synced.push(digits=json.dumps(manifest))
 
-    def wait_step(self, step, seconds=120):
-        """Once the candidate gets the traffic of that step."""
+    def wait_step(self, step, since=None):
+        """Once the candidate gets the traffic of that step; also of one that is over, given a state from before it."""
 
         def stepping(md):
             found = md["status"].get("candidate", {})
-            return (found.get("stage"), found.get("step")) == ("Stepping", step)
+            return is_current(md) and (found.get("stage"), found.get("step")) == ("Stepping", step)
 
-        return self.deployed.wait(stepping, seconds)
+        return wait_passed(self.deployed.cluster, since, stepping) if since else self.deployed.wait(stepping)
 
     def say(self, verb, *options, code=0):
         """`penstock rollout …`."""
@@ -127,34 +127,36 @@ def test_ready_in_progress_and_failed_as_it_is_and_no_drift_at_any_moment(app, s
     first, second = store.push(FIRST, "flux-first"), store.push(SECOND, "flux-second")
     app.push(first)
     app.synced.wait_ready(180)
-    assert is_ready(app.deployed.get())
+    before = app.deployed.get()
+    assert is_ready(before)
 
     app.push(second)
-    app.wait_step(1)
-    assert not is_true(app.synced.conditions(), "Ready")
+    app.wait_step(1, since=before)
     app.synced.wait_ready(180)
     promoted = app.deployed.get()
+    ready = app.synced.conditions()["Ready"]
+    assert ready["lastTransitionTime"] >= promoted["status"]["history"][0]["endTime"], "not Ready before it was over"
     assert is_ready(promoted)
     assert promoted["status"]["stable"]["uri"] == second
 
     app.push(first, hold="10m")
     md = app.wait_step(1)
     app.say("abort")
-    assert "stalled" in app.synced.wait_failed(60)
+    assert "stalled" in app.synced.wait_failed(180)
     taken_back = app.deployed.get()
     assert taken_back["status"]["phase"] == "RolledBack"
     assert taken_back["status"]["failedRevision"]["revision"] == md["status"]["candidate"]["revision"]
 
     app.synced.again()
-    app.synced.wait_failed(60)
+    app.synced.wait_failed(180)
     after = app.deployed.get()
     assert after["metadata"]["generation"] == taken_back["metadata"]["generation"], "the same manifest is no change"
     assert after["status"]["failedRevision"] == taken_back["status"]["failedRevision"]
     assert "candidate" not in after["status"]
 
     app.push(second)
-    app.deployed.wait(lambda md: is_current(md) and condition(md, "Ready").get("status") == "True", 120)
-    app.synced.wait_ready(120)
+    app.deployed.wait(lambda md: is_current(md) and condition(md, "Ready").get("status") == "True", 180)
+    app.synced.wait_ready(180)
     assert not app.moments.faults, app.moments.faults[0]
     assert {"Progressing", "Available"} <= set(app.moments.seen)
 
@@ -163,7 +165,7 @@ def test_each_command_does_what_it_says_and_survives_syncs(app, store):
     first, second = store.push(FIRST, "flux-first"), store.push(SECOND, "flux-second")
     app.push(first)
     app.synced.wait_ready(180)
-    assert "ready" in app.say("status", "--wait", "--timeout", "60s")
+    assert "ready" in app.say("status", "--wait", "--timeout", "180s")
 
     app.push(second, hold="10m")
     app.wait_step(1)
@@ -176,19 +178,19 @@ def test_each_command_does_what_it_says_and_survives_syncs(app, store):
     assert moved["status"]["candidate"]["revision"] == paused["status"]["candidate"]["revision"]
     assert "step 2 of 2" in app.say("status")
     app.say("promote", "--full")
-    app.say("status", "--wait", "--timeout", "120s")
-    app.synced.wait_ready(120)
+    app.say("status", "--wait", "--timeout", "240s")
+    app.synced.wait_ready(180)
     assert app.deployed.get()["status"]["stable"]["uri"] == second
 
     app.push(first, hold="10m")
     app.wait_step(1)
     app.say("abort")
-    app.say("status", "--wait", "--timeout", "60s", code=1)
+    app.say("status", "--wait", "--timeout", "180s", code=1)
     app.say("retry")
     app.wait_step(1)
     app.say("promote", "--full")
-    app.say("status", "--wait", "--timeout", "120s")
-    app.synced.wait_ready(120)
+    app.say("status", "--wait", "--timeout", "240s")
+    app.synced.wait_ready(180)
     outcomes = [entry["outcome"] for entry in app.deployed.get()["status"]["history"]]
     assert outcomes[:3] == ["Promoted", "Aborted", "Promoted"]
     assert "Aborted" in app.say("history")

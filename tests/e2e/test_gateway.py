@@ -45,10 +45,10 @@ def gateway_api(cluster):
 
     yield installed
     for path in files:
-        cluster.call(cluster.kubectl, "delete", "--ignore-not-found", "-f", path, "--timeout=60s")
+        cluster.call(cluster.kubectl, "delete", "--ignore-not-found", "-f", path, "--timeout=120s")
 
 
-def published(deployed: Deployed, reason: str, seconds: float = 60) -> str:
+def published(deployed: Deployed, reason: str, seconds: float = 120) -> str:
     """The message of the condition once it gives this reason."""
     found = deployed.wait(lambda md: condition(md, "Published").get("reason") == reason, seconds)
     return str(condition(found, "Published")["message"])
@@ -105,7 +105,7 @@ def test_published_once_the_gateway_api_is_there_and_mended_when_edited(deploy, 
             lambda route: route["spec"]["rules"][0]["backendRefs"][0]["name"] == digits.name,
         )
         assert mended["metadata"]["generation"] == 3
-        eventually(lambda: "RouteDrift" in reasons(digits), 10, "no event tells of the edit")
+        eventually(lambda: "RouteDrift" in reasons(digits), 60, "no event tells of the edit")
         digits.wait_ready()
 
         digits.apply(store.push(MODEL, "published"), traffic=CLOSED)

@@ -8,6 +8,7 @@ import pytest
 from .cluster import find, items, wait_for, wait_gone
 from .conftest import nothing_lost
 from .deployments import KIND, OWNED, condition
+from .disturb import wait_until
 from .models import linear_model
 
 FIRST, SECOND = linear_model(1), linear_model(2)
@@ -67,7 +68,7 @@ def test_a_changed_model_goes_live_when_ready_and_loses_no_request(deploy, load,
         digits.apply(second)
         found = digits.wait_ready()
         digits.wait_answers_as(SECOND)
-        wait_gone(digits.cluster, "deployments,pods", digits.namespace, f"penstock.dev/revision={before}", 90)
+        wait_gone(digits.cluster, "deployments,pods", digits.namespace, f"penstock.dev/revision={before}")
         nothing_lost(traffic, at_least=500)
 
     after = found["status"]["stable"]["revision"]
@@ -152,26 +153,24 @@ def test_deleted_without_a_trace_and_the_secrets_go_with_the_last(deploy, first)
             one.cluster.call(one.cluster.kubectl, "delete", KIND, left["metadata"]["name"], "-n", one.namespace)
 
     one.delete()
-    wait_gone(one.cluster, OWNED, one.namespace, "penstock.dev/deployment=one", 60)
+    wait_gone(one.cluster, OWNED, one.namespace, "penstock.dev/deployment=one")
     assert all(find(one.cluster, "secret", name, "-n", one.namespace) for name in secrets)
     other.wait_answers_as(FIRST)
 
     other.delete()
-    wait_gone(one.cluster, OWNED, one.namespace, "app.kubernetes.io/managed-by=penstock", 60)
+    wait_gone(one.cluster, OWNED, one.namespace, "app.kubernetes.io/managed-by=penstock")
     for name in secrets:
-        if find(one.cluster, "secret", name, "-n", one.namespace):
-            command = ("wait", "--for=delete", f"secret/{name}", "-n", one.namespace, "--timeout=30s")
-            one.cluster.call(one.cluster.kubectl, *command)
+        wait_until(lambda name=name: not find(one.cluster, "secret", name, "-n", one.namespace), f"{name} is gone")
 
 
 def test_one_that_is_deleted_while_it_is_prepared_leaves_nothing(deploy, first):
     digits = deploy("hasty")
     digits.apply(first, {"servedName": "hasty"})
-    wait_for(digits.cluster, KIND, digits.namespace, "hasty", lambda md: md["status"].get("phase") == "Preparing", 30)
+    wait_until(digits.jobs, "its preparation has begun")
 
     digits.delete()
 
-    wait_gone(digits.cluster, OWNED, digits.namespace, "penstock.dev/deployment=hasty", 60)
+    wait_gone(digits.cluster, OWNED, digits.namespace, "penstock.dev/deployment=hasty")
     quiet_until = time.monotonic() + 3
     while time.monotonic() < quiet_until:
         assert not digits.owned("jobs,deployments,services"), "made again after the deletion"
@@ -190,11 +189,7 @@ def test_history_is_kept_and_not_for_ever(deploy, first):
         return {item["metadata"]["name"] for item in digits.owned("controllerrevisions")}
 
     assert len(set(names)) == 8
-    oldest = names[:2]
-    for name in oldest:
-        if name in records():
-            where = ("-n", digits.namespace, "--timeout=30s")
-            digits.cluster.call(digits.cluster.kubectl, "wait", "--for=delete", f"controllerrevision/{name}", *where)
+    wait_until(lambda: not records() & set(names[:2]), "the oldest are gone")
     assert records() == set(names[2:]), "the one that serves, and five before it"
 
 
@@ -208,9 +203,9 @@ def test_a_route_edited_by_hand_is_put_right_and_goes_when_it_is_not_asked_for(d
     digits.cluster.call(
         digits.cluster.kubectl, "patch", split[0], "edited", "-n", digits.namespace, "--type=merge", "-p", strange
     )
-    wait_for(digits.cluster, *split, lambda found: "stickiness" not in found["spec"], 10)
+    wait_for(digits.cluster, *split, lambda found: "stickiness" not in found["spec"])
 
     digits.apply(first, traffic={"timeout": "1s", "provider": "Service"})
     digits.wait_ready()
-    wait_gone(digits.cluster, split[0], digits.namespace, "penstock.dev/deployment=edited", 120)
+    wait_gone(digits.cluster, split[0], digits.namespace, "penstock.dev/deployment=edited", 180)
     digits.wait_answers_as(FIRST)

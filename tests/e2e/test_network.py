@@ -4,11 +4,11 @@ import pytest
 import yaml
 from hack.cluster.settings import Settings
 
-from .cluster import SYSTEM, apply, items, wait_for
+from .cluster import SYSTEM, apply, items, the_only_operator, wait_for
+from .disturb import wait_until
 from .models import linear_model
 
 MODEL = linear_model(51)
-OPERATORS = "app.kubernetes.io/name=penstock,app.kubernetes.io/component=operator"
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,11 @@ def test_a_strangers_pod_reaches_what_it_needs_and_nothing_else(cluster, deploy,
     open_to_all = deploy("open")
     open_to_all.apply(store.push(MODEL, "network"))
     open_to_all.wait_ready()
-    (operator,) = items(cluster, "pods", SYSTEM, OPERATORS)
+    (name,) = the_only_operator(cluster).values()
+    operator = cluster.get("pod", name, "-n", SYSTEM)
 
-    assert prober(f"open.{open_to_all.namespace}.svc", 8000), "clients reach the model"
-    assert prober("kubernetes.default.svc", 443), "the probe itself can connect"
+    wait_until(lambda: prober(f"open.{open_to_all.namespace}.svc", 8000), "clients reach the model")
+    wait_until(lambda: prober("kubernetes.default.svc", 443), "the probe itself can connect")
     assert not prober(f"registry.{SYSTEM}.svc", 5000), "the registry is for the pods that Penstock makes"
     for port in (22, 6060, 9999):
         assert not prober(operator["status"]["podIP"], port)

@@ -14,11 +14,10 @@ PODS = "app.kubernetes.io/name=penstock,app.kubernetes.io/component=node-cache"
 @pytest.fixture
 def cached(cluster, chart):
     """The release with a cache on every node, also where the node's disk is nearly full; afterwards without."""
-    chart.install(nodeCache__enabled=True, nodeCache__size="512Mi", nodeCache__keepFreePercent=0)
-    ready = ("rollout", "status", "daemonset/penstock-node-cache", "-n", SYSTEM, "--timeout=60s")
-    cluster.call(cluster.kubectl, *ready)
-    yield
-    chart.install()
+    with chart.changed(nodeCache__enabled=True, nodeCache__size="512Mi", nodeCache__keepFreePercent=0):
+        ready = ("rollout", "status", "daemonset/penstock-node-cache", "-n", SYSTEM, "--timeout=180s")
+        cluster.call(cluster.kubectl, *ready)
+        yield
 
 
 def figures(cluster):

@@ -2,11 +2,14 @@
 
 import time
 
+import pytest
+
 from .cluster import items
 from .deployments import is_ready
 from .models import linear_model
 
 FIRST, SECOND = linear_model(21), linear_model(22)
+pytestmark = pytest.mark.timeout(600)
 
 
 def questions(cluster, namespace) -> set[str]:
@@ -19,7 +22,7 @@ def test_a_tag_that_moved_is_a_new_revision(cluster, namespace, deploy, store):
     moving.apply(store.push(FIRST, "moving"), model={"refresh": "1m"})
     before = moving.wait_ready()["status"]
     assert before["preparation"]["resolved"] == before["stable"]["digest"]
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 240
     while not questions(cluster, namespace):
         assert time.monotonic() < deadline, "nobody has asked the source"
         time.sleep(1)

@@ -8,7 +8,7 @@ from .deployments import Deployed, condition
 from .offered import describe, lost
 from .rollouts import LONG_CANARY, QUICK_CANARY, rolled_out, stalled
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_a_good_one_is_promoted_step_by_step_and_no_request_is_lost(rolled):
     assert seen == [200, 500, 1000], f"weights written: {weights}"
     assert float(status["stable"].get("weight") or 0) == 100
     assert before != candidate
-    rolled.deployed.wait(lambda md: condition(md, "Ready").get("status") == "True", 30)
+    rolled.deployed.wait(lambda md: condition(md, "Ready").get("status") == "True")
 
 
 TRITON_SAYS = {"Error": "none as failed", "RenamedInput": "does not count what it refuses"}
@@ -67,9 +67,10 @@ def test_a_bad_one_is_taken_back_with_its_reason_and_stable_loses_nothing(rolled
     assert status["failedRevision"]["revision"] == rolled.candidate
     assert any(digit.isdigit() for digit in status["failedRevision"]["message"]), "the message states numbers"
     assert stalled(status)
-    rolled.all_to_stable(0, 15)
+    rolled.all_to_stable()
     said = TRITON_SAYS.get(fault.kind, "")
-    rolled.wait(lambda now: said in (now["failedRevision"].get("diagnosis") or ""), 15)
+    rolled.wait(lambda now: said in (now["failedRevision"].get("diagnosis") or ""))
+    rolled.load.wait_settled()
     failed = lost(rolled.outcomes(), faulty=rolled.candidate)
     others = [one for one in failed if one.revision or fault.kind != "Hang"]
     assert not others, f"{len(others)} requests lost: {describe(others)}"
@@ -78,7 +79,7 @@ def test_a_bad_one_is_taken_back_with_its_reason_and_stable_loses_nothing(rolled
 def test_one_that_is_merely_slow_is_taken_back(rolled):
     rolled.start(rolled.versions.faulty(Fault("Slow", seconds=0.3)), LONG_CANARY)
 
-    entry = rolled.wait_taken_back(120)
+    entry = rolled.wait_taken_back(180)
 
     assert entry["reason"] == "LatencyWorse"
     rolled.lost_nothing()
@@ -90,24 +91,30 @@ def test_the_same_manifest_again_starts_nothing_and_a_new_token_tries_again(roll
     failed = rolled.candidate
 
     rolled.change()
-    status = rolled.wait(lambda now: now["phase"] == "RolledBack", 10)
+    status = rolled.wait(lambda now: now["phase"] == "RolledBack")
     assert not status.get("candidate")
+    assert attempts(status, failed) == 1
     rolled.change(retryToken="again")
-    rolled.wait(lambda now: (now.get("candidate") or {}).get("revision") == failed, 30)
+    status = rolled.wait(lambda now: attempts(now, failed) == 2)
     rolled.wait_taken_back()
 
-    assert rolled.status()["observedRetryToken"] == "again"
+    assert status["observedRetryToken"] == "again"
     rolled.lost_nothing(faulty=failed)
+
+
+def attempts(status, revision):
+    """How often it was tried, and the end told: what stays when an attempt is over before anybody looks."""
+    return sum(entry["revision"] == revision for entry in status.get("history") or ())
 
 
 def test_paused_it_stays_where_it_is_and_promoted_it_goes_live(rolled):
     candidate = rolled.start(rolled.versions.good(3), {**QUICK_CANARY, "paused": True})
-    rolled.wait(lambda now: now["phase"] == "Paused", 45)
+    rolled.wait(lambda now: now["phase"] == "Paused")
     held = rolled.status().get("candidate") or {}
     assert float(held.get("weight") or 0) <= 20
 
     rolled.change(paused=False, promote=candidate)
-    rolled.wait_promoted(45)
+    rolled.wait_promoted()
 
     rolled.lost_nothing()
 
@@ -117,7 +124,7 @@ def test_aborted_it_is_taken_back_and_stays_back(rolled):
     rolled.wait_weight()
 
     rolled.change(abort=candidate)
-    entry = rolled.wait_taken_back(30, outcome="Aborted")
+    entry = rolled.wait_taken_back(outcome="Aborted")
 
     assert entry["reason"] == "Aborted"
     rolled.lost_nothing()
@@ -146,7 +153,7 @@ def test_back_to_stable_in_the_middle_of_a_rollout(rolled):
 
     assert status["stable"]["revision"] == stable
     assert not stalled(status)
-    rolled.all_to_stable(0, 10)
+    rolled.all_to_stable()
     rolled.lost_nothing()
     labels = f"penstock.dev/revision={candidate}"
-    wait_gone(rolled.deployed.cluster, "deployments,pods", rolled.deployed.namespace, labels, 90)
+    wait_gone(rolled.deployed.cluster, "deployments,pods", rolled.deployed.namespace, labels)

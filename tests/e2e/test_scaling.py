@@ -2,7 +2,7 @@
 
 import pytest
 
-from .cluster import find, wait_for
+from .cluster import find, wait_for, wait_passed
 from .conftest import nothing_lost
 from .models import linear_model
 
@@ -49,7 +49,7 @@ def test_replicas_are_handed_over_and_never_reset(cluster, namespace, deploy, st
     assert handed.serving_pods() == pods
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_scales_with_the_load_keeps_its_size_in_a_replacement_and_shrinks_again(
     cluster, namespace, deploy, load, store
 ):
@@ -61,25 +61,26 @@ def test_scales_with_the_load_keeps_its_size_in_a_replacement_and_shrinks_again(
     busy.wait_answers_as(FIRST)
 
     with load(busy) as traffic:
-        wait_for(cluster, "deployment", namespace, revision, lambda found: replicas(found) == (2, 2), 150)
+        wait_for(cluster, "deployment", namespace, revision, lambda found: replicas(found) == (2, 2), 200)
+        before = busy.get()
         busy.apply(second, **settings)
-        busy.wait(lambda md: (md["status"].get("candidate") or {}).get("replicas") == 2, 60)
+        wait_passed(cluster, before, lambda md: (md["status"].get("candidate") or {}).get("replicas") == 2)
         after = busy.wait_ready()["status"]["stable"]["revision"]
         assert after != revision
         assert replicas(find(cluster, "deployment", after, "-n", namespace)) == (2, 2)
         busy.wait_answers_as(SECOND)
         nothing_lost(traffic)
 
-    wait_for(cluster, "deployment", namespace, after, lambda found: replicas(found) == (1, 1), 150)
+    wait_for(cluster, "deployment", namespace, after, lambda found: replicas(found) == (1, 1), 240)
 
 
 def test_without_an_autoscaler_again_the_spec_decides(cluster, namespace, deploy, store):
     again = deploy("again")
     uri = store.push(FIRST, "scaled")
     again.apply(uri, autoscaling={"min": 2, "max": 2, "target": {"cpuPercent": 90}})
-    revision = again.wait(lambda md: (md["status"].get("stable") or {}).get("readyReplicas") == 2, 120)["status"][
-        "stable"
-    ]["revision"]
+    revision = again.wait(lambda md: (md["status"].get("stable") or {}).get("readyReplicas") == 2)["status"]["stable"][
+        "revision"
+    ]
 
     again.apply(uri, replicas=1)
 

@@ -50,5 +50,5 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
         client = Kubectl(str(program), control_plane.kubeconfig)
         for crd in sorted((ROOT / "crds").glob("*.yaml")):
             client.apply_file(crd)
-        client.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        client.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
         yield client

@@ -33,7 +33,7 @@ def flux(kubectl: Kubectl, folder: Path) -> Iterator["Flux"]:
     crds = [crd for item in _MODULES.items() for crd in sorted(_sources(*item).glob("config/crd/bases/*.yaml"))]
     for crd in crds:
         kubectl.apply_file(crd)
-    kubectl.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    kubectl.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
     running = []
     try:
         with serving(folder) as url:
@@ -41,7 +41,7 @@ def flux(kubectl: Kubectl, folder: Path) -> Iterator["Flux"]:
                 running.append(_start(name, command, namespace, kubectl, folder))
             yield Flux(kubectl, namespace, folder, url)
             # While its controller lives: what a Kustomization applied is removed with it, and its finalizer goes.
-            kubectl.run("delete", "kustomizations,gitrepositories", "--all", "-n", namespace, "--timeout=60s")
+            kubectl.run("delete", "kustomizations,gitrepositories", "--all", "-n", namespace, "--timeout=120s")
     finally:
         process.stop(running, 5)
         kubectl.run("delete", "namespace", namespace, "--wait=false")
@@ -133,7 +133,7 @@ class Synced:
     def remove(self) -> None:
         """No longer applied, and what was applied is gone."""
         for kind in ("kustomization", "gitrepository"):
-            self._flux.kubectl.run("delete", kind, self._repository.name, "-n", self._flux.namespace, "--timeout=60s")
+            self._flux.kubectl.run("delete", kind, self._repository.name, "-n", self._flux.namespace, "--timeout=120s")
 
     def again(self) -> None:
         """Have Flux fetch and apply once more."""
@@ -156,11 +156,11 @@ class Synced:
         found: dict[str, Any] = eventually(look, seconds, f"{what}; Flux says {self.conditions()}")
         return found
 
-    def wait_ready(self, seconds: float = 60) -> None:
+    def wait_ready(self, seconds: float = 180) -> None:
         """Ready with the newest commit."""
         self.wait(lambda found: self._is_newest() and is_true(found, "Ready"), seconds, "Ready")
 
-    def wait_failed(self, seconds: float = 60) -> str:
+    def wait_failed(self, seconds: float = 180) -> str:
         """HealthCheckFailed of the newest commit; the message."""
 
         def failed(found: dict[str, Any]) -> bool:

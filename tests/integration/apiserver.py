@@ -78,7 +78,7 @@ async def connected(kubeconfig: Path, **more: Any) -> Any:
         await connection.close()
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     """Wait until it holds; there is nothing to be notified by where the API server is asked."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - the API server notifies nobody here

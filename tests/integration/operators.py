@@ -48,7 +48,7 @@ class Operator:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, number)
 
-    async def ended(self, seconds: float = 20.0) -> None:
+    async def ended(self, seconds: float = 60.0) -> None:
         """Wait for its end."""
         await asyncio.wait_for(self._ended.wait(), seconds)
 
@@ -57,7 +57,7 @@ class Operator:
         self.signal(signal.SIGKILL)
         await self.ended()
 
-    async def terminate(self, seconds: float = 20.0) -> None:
+    async def terminate(self, seconds: float = 60.0) -> None:
         """End it as a kubelet does, and wait for it."""
         self.signal(signal.SIGTERM)
         await self.ended(seconds)

@@ -35,6 +35,8 @@ __all__ = [
 NAMESPACE, ROUTER = "vision", "default"
 _RUNTIME = Path(__file__).parents[2] / "runtime"
 _WAITING = 0.01
+_PATIENCE = 60.0
+"""Seconds that guard against waiting for ever; what has to be quick says so itself."""
 _addresses = itertools.cycle(range(1, 255))
 UNARY, STREAM = "/inference.GRPCInferenceService/ModelInfer", "/inference.GRPCInferenceService/ModelStreamInfer"
 
@@ -305,7 +307,7 @@ class RouterPod:
     async def start_envoy(self) -> None:
         """Envoy as soon as there is a bootstrap."""
         bootstrap = self.folder / "bootstrap.json"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(_PATIENCE):
             while not bootstrap.exists():  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(_WAITING)
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--drain-time-s", "2"]
@@ -328,11 +330,13 @@ class RouterPod:
             found: dict[str, Any] = (await answer.json())["splits"]
             return found
 
-    async def attested(self, model: str, generation: int, seconds: float = 15.0) -> dict[str, Any]:
+    async def attested(self, model: str, generation: int, seconds: float = _PATIENCE) -> dict[str, Any]:
         """What the agent tells once it attests the generation."""
         return await self.until(model, lambda told: told["generation"] == generation, seconds)
 
-    async def until(self, model: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 15.0) -> dict[str, Any]:
+    async def until(
+        self, model: str, holds: Callable[[dict[str, Any]], bool], seconds: float = _PATIENCE
+    ) -> dict[str, Any]:
         """What the agent tells once a condition holds; raises with what was told last."""
         end, told = time.monotonic() + seconds, {}
         while time.monotonic() < end:
@@ -351,7 +355,7 @@ class RouterPod:
         except aiohttp.ClientError:
             return False
 
-    async def ready(self, seconds: float = 20.0) -> None:
+    async def ready(self, seconds: float = _PATIENCE) -> None:
         """Wait for readiness."""
         async with asyncio.timeout(seconds):
             while not await self.is_ready():  # noqa: ASYNC110 - another process

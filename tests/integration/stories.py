@@ -23,7 +23,7 @@ from .writes import WriteProxy
 
 __all__ = ["Telling", "telling"]
 
-PATIENCE = 120.0
+PATIENCE = 200.0
 QUIET = 1.5
 """Seconds; more than a refused or unanswered write waits until it is tried again."""
 _COLLECTION = f"/apis/{API_VERSION}/namespaces/{{}}/modeldeployments"

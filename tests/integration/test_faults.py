@@ -49,7 +49,7 @@ def serve(installation, tmp_path: Path):
         server.stop()
 
 
-def ask(server: TritonServer, timeout: float = 3) -> tuple[Counter[int], list[float], list[dict]]:
+def ask(server: TritonServer, timeout: float = 30) -> tuple[Counter[int], list[float], list[dict]]:
     """Statuses, seconds and bodies of requests by eight callers."""
 
     def one(_: int) -> tuple[int, float, dict]:
@@ -62,7 +62,7 @@ def ask(server: TritonServer, timeout: float = 3) -> tuple[Counter[int], list[fl
     return Counter(status for status, _, _ in found), [one[1] for one in found], [one[2] for one in found]
 
 
-def ask_grpc(server: TritonServer, timeout: float = 3) -> str:
+def ask_grpc(server: TritonServer, timeout: float = 30) -> str:
     """Empty, or what was wrong."""
     tensor = grpc_door.InferInput("features", list(ROWS.shape), "FP32")
     tensor.set_data_from_numpy(ROWS)
@@ -99,7 +99,7 @@ def test_a_slow_one_is_late_by_its_time_and_keeps_up_all_the_same(serve):
     statuses, seconds, _ = ask(server)
     assert statuses == {200: REQUESTS}
     assert min(seconds) >= 0.3
-    assert time.monotonic() - start < 8 * 0.3 + 2, "eight callers wait beside each other"
+    assert time.monotonic() - start < 0.75 * REQUESTS * 0.3, "eight callers wait beside each other"
 
 
 def test_a_hanging_one_never_answers_and_is_alive(serve):
@@ -112,8 +112,10 @@ def test_a_hanging_one_never_answers_and_is_alive(serve):
 
 def test_a_dying_one_takes_the_server_with_it_after_its_good_answers(serve):
     server = serve(Fault("Die", after=10))
+    good = [server.infer("m", BODY, 30)[0] for _ in range(10)]  # one by one: death overtakes answers on their way
+    assert good == [200] * 10
     statuses, _, _ = ask(server)
-    assert statuses == {200: 10, 0: REQUESTS - 10}
+    assert statuses == {0: REQUESTS}
     assert not server.alive
 
 

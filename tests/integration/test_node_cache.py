@@ -141,7 +141,7 @@ class Node:
 
     def _wait(self) -> None:
         assert self.process
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"http://{self.told}/healthz", timeout=5):

@@ -72,7 +72,7 @@ class Pod:
     root: Path
     store: str
     web: WebServer
-    patience: ClassVar[float] = 90
+    patience: ClassVar[float] = 200
 
     def environment(self, **extra: str) -> dict[str, str]:
         paths = os.pathsep.join(filter(None, sys.path))

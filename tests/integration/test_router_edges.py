@@ -99,7 +99,7 @@ async def test_what_was_deleted_while_nobody_watched_is_gone_after_the_list(scen
     await scene.pod.api.delete("trafficsplits", "digits", silently=True)
     scene.pod.api.oldest = 10**6
     await scene.pod.api.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while uid_of("digits") in await scene.pod.observe("digits"):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
     with pytest.raises(aiohttp.ClientConnectorError):
@@ -107,9 +107,14 @@ async def test_what_was_deleted_while_nobody_watched_is_gone_after_the_list(scen
 
 
 async def _ask_for_ever(scene: Scene) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
-            await scene.ask()
+            try:
+                await scene.ask()
+            except aiohttp.ClientConnectorError:
+                raise
+            except aiohttp.ClientError:
+                pass  # a kept connection that is closed just now
             await asyncio.sleep(0.02)
 
 
@@ -130,7 +135,7 @@ async def test_envoy_killed_comes_back_with_the_same_files(scene: Scene) -> None
     scene.pod.kill(scene.pod.agent)
     scene.pod.kill(scene.pod.envoy)
     await scene.pod.start_envoy()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(aiohttp.ClientError):
                 assert await scene.ask() == (200, "b")
@@ -264,7 +269,7 @@ async def test_while_the_only_pod_changes_hands_the_answer_is_503_with_retry_aft
             await channel.unary_unary(UNARY)(b"x")
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert dict(caught.value.trailing_metadata() or ())["retry-after"] == "5"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while {"generation": scene.generation, "weights": {}, "shadow": None} not in await states(scene):  # noqa: ASYNC110 - the agent is asked
             await asyncio.sleep(0.2)
     await scene.route({"a": 0, "b": 1000})
@@ -332,12 +337,15 @@ async def test_a_shadow_gets_copies_and_cannot_hold_up_anybody(scene: Scene) -> 
         assert await scene.ask(method="POST", data=io.BytesIO(b"x" * size)) == (200, "a")
     for _ in range(30):
         assert await scene.ask(method="POST", data=b"x") == (200, "a")
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10, "34 requests; one that a copy holds up ends after 3 s, and not with 200"
+    async with asyncio.timeout(60):
+        while scene.b.seen["http"] < 2:  # noqa: ASYNC110 - another process asks
+            await asyncio.sleep(0.01)
     gate.set()
-    assert 2 <= scene.b.seen["http"] <= 8, "few copies at a time, none of large bodies"
+    assert scene.b.seen["http"] <= 8, "few copies at a time, none of large bodies"
     async with grpc.aio.insecure_channel(f"127.0.0.1:{scene.port}") as channel:
         assert await channel.unary_unary(UNARY)(b"x" * 100) == b"a"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not scene.b.seen["grpc"]:  # noqa: ASYNC110 - another process asks
                 await asyncio.sleep(0.01)
 
@@ -346,7 +354,7 @@ async def test_a_lost_operator_sends_everything_to_stable_until_a_higher_generat
     promise = {"timeoutSeconds": 1, "renewTime": now(), "onLoss": "Stable"}
     await scene.route({"a": 500, "b": 500}, supervision=promise)
     generation = scene.generation
-    told = await scene.pod.until("digits", lambda told: bool(told["expired"]), 5)
+    told = await scene.pod.until("digits", lambda told: bool(told["expired"]))
     assert told["generation"] == generation
     assert await scene.answers(20) == {"a": 20}
     late = {**promise, "renewTime": now()}
@@ -363,12 +371,12 @@ async def test_a_lost_operator_sends_everything_to_stable_until_a_higher_generat
 
 async def test_without_a_healthy_stable_a_lost_operator_changes_nothing(scene: Scene) -> None:
     scene.a.ready = False
-    await scene.pod.until("digits", lambda told: told["warm"]["digits-a"] == 0, 10)
+    await scene.pod.until("digits", lambda told: told["warm"]["digits-a"] == 0)
     await scene.route({"a": 0, "b": 1000}, supervision={"timeoutSeconds": 1, "renewTime": now(), "onLoss": "Stable"})
     await asyncio.sleep(1.5)
     assert await scene.answers(10) == {"b": 10}
     scene.a.ready = True
-    await scene.pod.until("digits", lambda told: bool(told["expired"]), 10)
+    await scene.pod.until("digits", lambda told: bool(told["expired"]))
     assert await scene.answers(10) == {"a": 10}
 
 
@@ -376,7 +384,7 @@ async def test_a_lower_weight_does_not_wait_for_a_revision_that_cannot_start(sce
     await scene.route({"a": 500, "b": 500})
     begun = time.monotonic()
     await scene.route({"a": 1000, "c": 0})
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5, "one that waits for it waits 10 s"
     assert await scene.answers(10) == {"a": 10}
 
 
@@ -385,15 +393,18 @@ async def test_the_drain_serves_on_and_ends_when_nobody_asks(scene: Scene) -> No
         await asyncio.sleep(1)
 
     scene.a.behave = slow
+    seen = scene.a.seen["http"]
     request = asyncio.create_task(scene.ask())
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(60):
+        while scene.a.seen["http"] == seen:  # noqa: ASYNC110 - another process passes it on
+            await asyncio.sleep(0.01)
     begun = time.monotonic()
     drain = asyncio.create_task(scene.ask("/drain", scene.pod.agent_port))
     assert (await request)[0] == 200
     async with scene.client.get(f"http://127.0.0.1:{scene.port}/v2") as answer:
         assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert (await drain)[0] == 200
-    assert 1.5 < time.monotonic() - begun < 4
+    assert 1.5 < time.monotonic() - begun < 15
 
 
 def files(pod: RouterPod) -> dict[str, int]:

@@ -17,7 +17,7 @@ from penstock.kube.errors import Conflict, NotFound
 from penstock.kube.objects import OPTIONAL
 from tests.integration.apiserver import eventually, model_deployment, open_crd, owned
 
-SECONDS = 20.0
+SECONDS = 60.0
 HTTP = next(kind for kind in OPTIONAL if kind.name == HTTP_ROUTE)
 DEFINITIONS = {kind.name: open_crd(kind.name, kind.plural, GATEWAY_GROUP, "v1") for kind in OPTIONAL}
 

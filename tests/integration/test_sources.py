@@ -186,14 +186,14 @@ class TestHttps:
                 request.send_response(200)
                 request.send_header("Content-Length", "1000")
                 request.end_headers()
-            web.ending.wait(2)
+            web.ending.wait(20)
 
         web.paths["/stall"] = stall
         context = Context(Web((web.host,), timeout=0.2, pauses=()))
         began = time.monotonic()
         failure = refused(f"https://{web.host}/stall", context, tmp_path)
         assert failure.reason is Reason.SOURCE_UNAVAILABLE
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 10
 
     def test_nobody_there(self, tmp_path: Path) -> None:
         context = Context(quick_web("127.0.0.1:9"))

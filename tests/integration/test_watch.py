@@ -23,7 +23,7 @@ from penstock.kube.queue import KeyedQueue
 from tests.integration.apiserver import connected, model_deployment, owned
 from tests.integration.proxy import FaultProxy, gone
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class Seen:
