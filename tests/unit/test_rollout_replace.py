@@ -351,6 +351,8 @@ def test_a_pass_in_the_middle_of_an_exchange_writes_nothing_while_nothing_differ
 
 STRIDE = int(os.environ.get("KILL_STRIDE", "15"))
 """Killed after every fifteenth write of two lives; KILL_STRIDE=1 for all of four."""
+PASSES = 60
+"""After which such a life has ended."""
 
 
 ENDINGS = [(1, "RolledBack"), (2, "Promoted"), (1, "Promoted"), (2, "RolledBack")]
