@@ -19,7 +19,7 @@ from typing import IO, cast
 
 from penstock.api.reasons import Reason
 
-from .failure import Failure
+from .failure import Failure, full_disk
 from .mounted import CHECKSUMS, link_mounted
 from .mounts import Places, termination_log
 from .nearby import nearby_blob
@@ -51,6 +51,17 @@ def main() -> int:
 def fetch(environment: Mapping[str, str], places: Places, web: Web | None = None) -> None:
     """Put the revision's model into the repository; raises Failure."""
     artifact = json.loads(environment["PENSTOCK_ARTIFACT"])
+    try:
+        _lay_out(artifact, environment, places, web)
+    except OSError as error:
+        full = full_disk(error) is not None
+        message = f"{artifact['layer']} of {artifact['repository']} cannot be unpacked below /models: {error}"
+        if full:
+            message += "; free disk on the node"
+        raise Failure(Reason.NOT_ENOUGH_DISK if full else Reason.STORE_UNAVAILABLE, message) from error
+
+
+def _lay_out(artifact: Mapping[str, str], environment: Mapping[str, str], places: Places, web: Web | None) -> None:
     plain = [host for host in environment.get("PENSTOCK_PLAIN_HTTP", "").split(",") if host]
     staging = places.models / _STAGING
     _clear(places.models)
@@ -130,9 +141,6 @@ def _download(artifact: Mapping[str, str], web: Web, places: Places, root: Path)
         raise Failure(Reason.STORE_UNAVAILABLE, f"the artifact store refused {layer}: {error}") from error
     except (Unreachable, Truncated) as error:
         raise Failure(Reason.STORE_UNAVAILABLE, f"the artifact store: {error}") from error
-    except OSError as error:
-        message = f"{layer} of {where} cannot be unpacked below /models: {error}"
-        raise Failure(Reason.STORE_UNAVAILABLE, message) from error
 
 
 class DamagedLayerError(Exception):

@@ -1,6 +1,8 @@
 """Fetching with a cache on the node: from there where it can, from the store whatever is wrong with it."""
 
+import errno
 import json
+import os
 import socket
 import threading
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from penstock.api.reasons import Reason
+from penstock_runtime import fetch as fetch_module
 from penstock_runtime import nearby
 from penstock_runtime.failure import Failure
 from penstock_runtime.fetch import fetch
@@ -253,3 +256,21 @@ def test_other_bytes_than_named_are_the_stores_damage_whatever_they_look_like(ca
         pod.fetch()
     assert caught.value.reason is Reason.DIGEST_MISMATCH
     assert {path.name for path in pod.places.models.iterdir()} <= {".staging"}
+
+
+FULL = {errno.ENOSPC: Reason.NOT_ENOUGH_DISK, errno.EDQUOT: Reason.NOT_ENOUGH_DISK, errno.EIO: Reason.STORE_UNAVAILABLE}
+
+
+@pytest.mark.parametrize("number", FULL)
+@pytest.mark.parametrize("operation", ["mkdir", "write"])
+def test_a_disk_that_takes_no_model_is_said_so(number, operation, pod, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    if operation == "mkdir":
+        monkeypatch.setattr(fetch_module.Path, "mkdir", refuse)
+    else:
+        monkeypatch.setattr(fetch_module, "_unpack", refuse)
+    with pytest.raises(Failure, match=os.strerror(number)) as caught:
+        pod.fetch()
+    assert caught.value.reason is FULL[number]

@@ -98,7 +98,7 @@ class Reason(StrEnum):
     """Rows in a batch are not answered as the same rows alone. Set batching.maxBatchSize: 0, or mend the model."""
     # the machinery of preparation
     NOT_ENOUGH_DISK = "NotEnoughDisk"
-    """The node's disk has less room than the preparation needs; the message has both numbers."""
+    """The node's disk has less room than a preparation, or a serving pod's copy of the model, needs."""
     STORE_UNAVAILABLE = "StoreUnavailable"
     """The artifact store cannot be reached or refuses the token. Look at Deployment penstock-registry."""
     PREPARATION_TIMEOUT = "PreparationTimeout"
