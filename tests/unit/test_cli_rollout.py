@@ -226,6 +226,24 @@ class TestStatus:
         assert "errors 3 of 3700 (0.08 %) 1 of 412 (0.24 %) 1.2 166" in lines
         assert "\x1b" not in result.output
 
+    @pytest.mark.parametrize(
+        ("stage", "step", "marks"),
+        [
+            ("Starting", 0, ["10 %", "50 %"]),
+            ("Replacing", 1, ["10 %", "50 %"]),
+            ("Stepping", 1, ["▶ 10 %", "50 %"]),
+            ("Replacing", 2, ["✓ 10 %", "50 %"]),
+            ("Stepping", 2, ["✓ 10 %", "▶ 50 %"]),
+            ("Promoting", 2, ["✓ 10 %", "✓ 50 %"]),
+        ],
+    )
+    def test_the_plan_shows_how_far_the_candidate_is(self, run, stage, step, marks):
+        candidate = {**STEPPING["candidate"], "stage": stage, "step": step}
+        result = run(Answers([deployment({**STEPPING, "candidate": candidate})]), "status")
+        assert result.exit_code == 0, result.output
+        lines = [" ".join(line.split()) for line in result.output.splitlines() if " % for 60 s" in line]
+        assert [line.partition(" for")[0] for line in lines] == marks
+
     def test_sentences_are_told_once(self, run):
         assert run(Answers([deployment()]), "status").output.count(SENTENCE) == 1
 
