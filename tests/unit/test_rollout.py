@@ -162,6 +162,12 @@ def test_an_earlier_attempt_of_the_same_revision_is_not_counted_again():
     assert (found.observed_seconds, found.step_requests, found.requests) == (1, 10, 10)
 
 
+@pytest.mark.parametrize(("late", "first"), [(0, 1), (1, 1), (3, 0), (8, -5), (-4, 5)])
+def test_evidence_begins_behind_what_may_be_on_its_way_by_the_routers_own_clock(late, first):
+    told = begin_progress(AnalysisSpec(), None, [row(-late, candidate=0)], "s", NOW)
+    assert told.as_of == BEGAN + first - 1
+
+
 def test_copies_are_no_requests():
     shadowed = Route("s", {"s": WHOLE, "c": 0}, ("c", 100))
     found = gather(begun(), (row(1, candidate=0, shadow=("c", 100)),), shadowed, "c")

@@ -24,6 +24,8 @@ from .route import Route
 __all__ = ["Progress", "begin_progress", "gather", "judge_progress", "recall"]
 
 Verdict = Literal["Pass", "Fail", "Undecided", "Inconclusive", "NoEvidence"]
+_ON_THEIR_WAY = 2
+"""Seconds that have ended at the routers and are not known here yet: one until each is asked, one until it is read."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,17 @@ def begin_progress(
 ) -> Progress:
     """The candidate is about to get its first request: pin the rules, and learn from stable's history.
 
-    Whatever is known by now, and any second that has ended by now, is of before: an earlier attempt of the same
-    revision had the same route, and must not be counted for this one.
+    What is known by now and the seconds on their way here are of before: an earlier attempt of the same revision had
+    the same route, and must not be counted for this one. Routers whose clocks are late lose no more than that.
     """
-    rows = tuple(rows)
+    rows, moment = tuple(rows), int(now.timestamp())
+    newest = max((row.second for row in rows), default=moment)
     rules = Rules.of(spec, sticky=stickiness is not None)
     history = [row for row in rows if row.shadow is None and _taken(row) == {stable: WHOLE}]
     bound = choose_threshold(history, stable, rules.quantile, rules.slow_tolerance)
     evidence = begin(rules, [to_second(row, stable, None, bound) for row in history])
     analysis = AnalysisStatus(
-        as_of=max([int(now.timestamp()), *(row.second for row in rows)]),
+        as_of=max(newest, min(moment, newest + _ON_THEIR_WAY)),
         slow_above_milliseconds=bound,
         rules=json.dumps(asdict(rules), separators=(",", ":")),
         sums=evidence.to_text(),
