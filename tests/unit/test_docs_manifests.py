@@ -24,7 +24,14 @@ from tests.manifests import manifest
 from .world import facts
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("README.md", "docs/guide.md", "docs/runbook.md", "docs/verdicts.md", "docs/gitops/README.md")
+NAMES = (
+    "README.md",
+    "docs/guide.md",
+    "docs/operations.md",
+    "docs/runbook.md",
+    "docs/verdicts.md",
+    "docs/gitops/README.md",
+)
 PAGES = {name: (ROOT / name).read_text() for name in NAMES}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [
