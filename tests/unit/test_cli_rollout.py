@@ -513,6 +513,12 @@ class TestCommands:
         manifest = written(run(Answers([deployment(TAKEN_BACK, retryToken="2")]), "retry"))
         assert manifest["spec"] == {"rollout": {"retryToken": "5"}}
 
+    def test_retry_tries_a_failed_preparation_again(self, run):
+        unprepared = {**PROMOTED, "phase": "Failed", "preparation": {"key": "k", "reason": "PreparationOutOfMemory"}}
+        result = run(Answers([deployment(unprepared)]), "retry")
+        assert written(result)["spec"] == {"rollout": {"retryToken": "1"}}
+        assert "PreparationOutOfMemory" in result.output
+
     def test_retry_withdraws_what_was_commanded_for_the_revision(self, run):
         live = deployment(TAKEN_BACK)
         live["spec"]["rollout"] = {"abort": NEW, "promote": f"{NEW}/1"}

@@ -15,7 +15,7 @@ from penstock.core.conditions import timestamp
 from penstock.core.names import COMPONENT_LABEL, ObjectKey, key_of
 from penstock.core.plan import plan
 
-from .world import DIRECT, V1, V2, Crash, World, copied, facts, failing, manifest
+from .world import DIRECT, SETTINGS, V1, V2, Crash, World, copied, facts, failing, manifest
 
 REPORT = "sha256:" + "d" * 64
 NEEDS = PreparationReport(needs=Needs(format="SKLearn", opener="Convert", size_bytes=3 << 30))
@@ -395,3 +395,105 @@ class TestRefresh:
         world.settle()
         pass_time(world, hours=1)
         assert jobs(world, "resolve") == []
+
+
+MEANS = {
+    "more memory": {"prepare": {"resources": {"limits": {"memory": "8Gi"}}}},
+    "more time": {"prepare": {"timeout": "2h"}},
+    "another node": {"prepare": {"pod": {"nodeSelector": {"disk": "large"}}}},
+    "a token": {"rollout": {"retryToken": "1"}},
+    "the chart's limit": replace(SETTINGS, max_model_bytes=1 << 40),
+    "another release": replace(SETTINGS, jobs_image="jobs:2"),
+}
+
+
+class TestOtherMeans:
+    """What a failure says has to be raised lies outside of what names a preparation."""
+
+    def failed(self) -> World:
+        world = serving_world()
+        world.reports[V2] = failing(Reason.PREPARATION_OUT_OF_MEMORY)
+        world.point_to(V2)
+        world.settle()
+        assert world.status["phase"] == "Failed"
+        return world
+
+    def give(self, world: World, means) -> None:
+        if isinstance(means, dict):
+            world.edit(**means)
+        else:
+            world.settings = means
+
+    @pytest.mark.parametrize("means", MEANS)
+    def test_a_failure_is_tried_again_at_once_with_other_means(self, means):
+        world = self.failed()
+        world.reports[V2] = PreparationReport(facts=facts(V2))
+        self.give(world, MEANS[means])
+        world.reconcile()
+        assert world.status["phase"] == "Preparing"
+        assert world.condition("Stalled") is None
+        world.settle()
+        assert (world.status["phase"], world.status["stable"]["uri"]) == ("Available", V2)
+
+    @pytest.mark.parametrize("means", MEANS)
+    def test_with_the_same_means_and_for_the_same_reason_it_is_tried_once(self, means):
+        world = self.failed()
+        self.give(world, MEANS[means])
+        world.settle()
+        runs, writes = len(world.requests), world.writes
+        assert world.status["phase"] == "Failed"
+        assert preparation(world)["attempt"] == 1
+        pass_time(world, hours=3)
+        world.edit(replicas=2)
+        world.settle()
+        assert (len(world.requests), world.status["phase"]) == (runs, "Failed")
+        assert world.writes > writes
+
+    def test_what_was_raised_while_it_still_ran_counts(self):
+        world = serving_world()
+        world.reports[V2] = failing(Reason.PREPARATION_OUT_OF_MEMORY)
+        world.point_to(V2)
+        world.reconcile()
+        assert jobs(world)
+        world.edit(**MEANS["more memory"])
+        world.step()
+        world.reports[V2] = PreparationReport(facts=facts(V2))
+        world.settle()
+        assert world.status["stable"]["uri"] == V2
+
+    def test_a_pause_ends_with_other_means(self):
+        world = serving_world()
+        world.reports[V2] = failing(Reason.PREPARATION_TIMEOUT)
+        world.point_to(V2)
+        for _ in range(6):
+            pass_time(world, minutes=11)
+        assert preparation(world)["attempt"] > 4
+        world.reports[V2] = PreparationReport(facts=facts(V2))
+        world.edit(**MEANS["more time"])
+        world.settle()
+        assert world.status["stable"]["uri"] == V2
+
+    def test_a_failure_of_a_release_that_did_not_note_the_means_stays(self):
+        world = self.failed()
+        del world.status["preparation"]["means"]
+        runs = len(world.requests)
+        world.settle()
+        assert (len(world.requests), world.status["phase"]) == (runs, "Failed")
+        world.reports[V2] = PreparationReport(facts=facts(V2))
+        world.edit(**MEANS["more memory"])
+        world.settle()
+        assert world.status["stable"]["uri"] == V2
+
+    @pytest.mark.parametrize("fuse", range(6))
+    def test_killed_after_any_write_it_is_tried_once_more(self, fuse):
+        world = self.failed()
+        runs = len(world.requests)
+        world.reports[V2] = PreparationReport(facts=facts(V2))
+        world.edit(**MEANS["more memory"])
+        world.fuse = fuse
+        with suppress(Crash):
+            world.settle()
+        world.fuse = None
+        world.settle()
+        assert world.status["stable"]["uri"] == V2
+        assert len(world.requests) == runs + 1

@@ -24,7 +24,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "ModelDeployment"
 PLURAL = "modeldeployments"
 SCHEMA_ANNOTATION = "penstock.dev/schema"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Grows with every change of a CRD; an operator does not lead over an older one, which drops fields in silence."""
 
 

@@ -132,6 +132,11 @@ class PreparationStatus(ApiModel):
     """Failed tries so far."""
     failed_job: str | None = None
     """uid of the Job whose failure is told here."""
+    means: str | None = None
+    """Names what the failed try was given: `spec.prepare`, the chart's images and limits, `retryToken`.
+
+    With other means it is tried again.
+    """
     revision: str | None = None
     """The revision that it led to."""
     retry_time: Time | None = None

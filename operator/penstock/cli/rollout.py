@@ -141,7 +141,7 @@ def resume(name: str, namespace: str, kubeconfig: str | None, *, force: bool) ->
 @click.command()
 @_writing
 def retry(name: str, namespace: str, kubeconfig: str | None, *, force: bool) -> None:
-    """Try NAME's failed revision again from its first step."""
+    """Try NAME's failed revision again from its first step, or its failed preparation."""
     _change(name, namespace, kubeconfig, rollout_change.retry, force=force)
 
 

@@ -83,14 +83,16 @@ def abort(live: Manifest) -> Change:
 
 
 def retry(live: Manifest) -> Change:
-    """Try the revision again that was taken back, without the commands that were given for it."""
+    """Try again what failed: the revision that was taken back, without the commands for it, or the preparation."""
     status, rollout = live.get("status", {}), _rollout(live)
     failed = (status.get("failedRevision") or {}).get("revision")
-    if not failed:
-        raise click.ClickException("nothing to retry: status names no failedRevision")
+    unprepared = (status.get("preparation") or {}).get("reason")
+    if not (failed or unprepared):
+        raise click.ClickException("nothing to retry: status names no failedRevision and no failed preparation")
     stale = tuple(name for name in ("promote", "abort") if (rollout.get(name) or "").partition("/")[0] == failed)
     token = _next_token(rollout.get("retryToken"), status.get("observedRetryToken"))
-    return Change(f"{failed} is tried again from its first step", {"retryToken": token}, stale)
+    what = f"the preparation that ended with {unprepared} is" if unprepared else f"{failed} is"
+    return Change(f"{what} tried again{'' if unprepared else ' from its first step'}", {"retryToken": token}, stale)
 
 
 def _next_token(*known: str | None) -> str:

@@ -14,6 +14,7 @@ __all__ = [
     "DEPLOYMENT_LABEL",
     "FIELD_MANAGER",
     "MANAGED_BY",
+    "MEANS_ANNOTATION",
     "PREPARATION_LABEL",
     "PULL_SECRET",
     "PUSH_SECRET",
@@ -39,6 +40,7 @@ ROUTER_LABEL = "penstock.dev/router"
 """On everything of a router fleet, which carries no deployment label: a fleet is nobody's alone."""
 COMPONENT_LABEL = "app.kubernetes.io/component"
 PREPARATION_LABEL = "penstock.dev/preparation"
+MEANS_ANNOTATION = "penstock.dev/means"
 RENDERED_ANNOTATION = "penstock.dev/rendered"
 PUSH_SECRET = "penstock-registry-push"  # noqa: S105 - the name of a Secret
 PULL_SECRET = "penstock-registry-pull"  # noqa: S105 - the name of a Secret

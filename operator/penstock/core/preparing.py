@@ -1,8 +1,8 @@
 """How far the preparation of what the spec asks for has come, and what has to be done about its Job.
 
 The same inputs never run twice: facts are taken from the revision record that the preparation led to. A failure that
-the world outside can mend is tried again after growing pauses, any other waits for a change of the spec. Content that
-another image has to open is given to that one, once.
+the world outside can mend is tried again after growing pauses, any other waits for a change of the spec, and each for
+other means: what the Job is given to do it with. Content that another image has to open is given to that one, once.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from penstock.api.status import PreparationStatus
 
 from .conditions import timestamp
 from .jobimages import choose_images
-from .names import ObjectKey, job_name, key_of
+from .names import MEANS_ANNOTATION, ObjectKey, job_name, key_of
 from .observed import Observed
 from .pipeline import Outcome, Task, preparation_job, preparation_outcome, preparation_policy
 from .recall import find_record, recall_preparation
@@ -69,11 +69,10 @@ def _prepare(observed: Observed, status: PreparationStatus, now: datetime) -> Pr
     if record:
         return _known(status, record)
     name = name_job(observed, status.key, status.opener, status.source_format)
+    if status.reason:
+        status = _unless_means_changed(observed, status, name)
     job, looked = observed.get("Job", name), observed.get("Job", name_job(observed, status.key, None, None))
-    if job is None:
-        found = _without_job(observed, status, name, now)
-    else:
-        found = _with_job(status, job, preparation_outcome(job, observed.pods_of_job(job)), now)
+    found = _with_job(observed, status, job, now) if job else _without_job(observed, status, name, now)
     if looked is None or looked is job:
         return found
     return replace(found, delete=(*found.delete, key_of(dict(looked))))
@@ -130,17 +129,49 @@ def _task(observed: Observed, status: PreparationStatus) -> Task:
     )
 
 
+def _make_job(observed: Observed, status: PreparationStatus, name: str) -> dict[str, Any] | str:
+    """The Job, annotated with what names its means; a sentence where this installation lacks an image for it."""
+    task = choose_images(_task(observed, status), observed.settings)
+    if isinstance(task, str):
+        return task
+    job = preparation_job(task, name, observed.settings)
+    rollout = observed.deployment.spec.rollout
+    means = canonical_hash([job["spec"], rollout.retry_token if rollout else None])[:16]
+    return {**job, "metadata": {**job["metadata"], "annotations": {MEANS_ANNOTATION: means}}}
+
+
+def _means(job: Mapping[str, Any]) -> str | None:
+    found: str | None = job["metadata"].get("annotations", {}).get(MEANS_ANNOTATION)
+    return found
+
+
+def _unless_means_changed(observed: Observed, status: PreparationStatus, name: str) -> PreparationStatus:
+    """A failure and its means; with others it is as if it had not failed, but for the Job that still has to go.
+
+    The failure of a release that did not note them gets those of now.
+    """
+    job = _make_job(observed, status, name)
+    if isinstance(job, str):
+        return status
+    if status.means in (None, _means(job)):
+        return status.model_copy(update={"means": _means(job)})
+    forgotten = ("reason", "message", "retry_time", "means", "gates", "report")
+    return status.model_copy(update={"attempt": 0, **dict.fromkeys(forgotten)})
+
+
 def _without_job(observed: Observed, status: PreparationStatus, name: str, now: datetime) -> Preparing:
     if status.reason and status.retry_time is None:
         return _failure(status)
     if status.retry_time and timestamp(now) < status.retry_time:
         return _failure(status, _moment(status.retry_time))
-    task = choose_images(_task(observed, status), observed.settings)
-    if isinstance(task, str):
-        return Preparing(status, reason=Reason.IMAGE_UNAVAILABLE, message=task, failed=True)
-    owner = observed.deployment.metadata
-    made = (preparation_policy(owner), preparation_job(task, name, observed.settings))
-    return replace(_under_way(status, Outcome(message=f"preparing {task.model.uri}")), create=made)
+    job = _make_job(observed, status, name)
+    if isinstance(job, str):
+        return Preparing(status, reason=Reason.IMAGE_UNAVAILABLE, message=job, failed=True)
+    return replace(_begun(observed, status), create=(preparation_policy(observed.deployment.metadata), job))
+
+
+def _begun(observed: Observed, status: PreparationStatus) -> Preparing:
+    return _under_way(status, Outcome(message=f"preparing {observed.deployment.spec.model.uri}"))
 
 
 def _under_way(status: PreparationStatus, outcome: Outcome) -> Preparing:
@@ -150,15 +181,16 @@ def _under_way(status: PreparationStatus, outcome: Outcome) -> Preparing:
     return Preparing(status, reason=outcome.reason, message=outcome.message)
 
 
-def _with_job(status: PreparationStatus, job: Mapping[str, Any], outcome: Outcome, now: datetime) -> Preparing:
-    outcome = _unless_asked_again(status, outcome)
+def _with_job(observed: Observed, status: PreparationStatus, job: Mapping[str, Any], now: datetime) -> Preparing:
+    outcome = _unless_asked_again(status, preparation_outcome(job, observed.pods_of_job(job)))
     if outcome.facts:
         return _succeeded(_told(status, outcome, now), outcome.facts)
     if outcome.needs:
         return _passed_on(status, job, outcome.needs, now)
-    uid = job["metadata"]["uid"]
-    if outcome.failed and status.failed_job != uid:
-        return _first_sight_of_failure(_told(status, outcome, now), uid, outcome, now)
+    if outcome.failed and status.failed_job != job["metadata"]["uid"]:
+        return _first_sight_of_failure(_told(status, outcome, now), job, outcome, now)
+    if outcome.failed and not status.reason:
+        return replace(_begun(observed, status), delete=(key_of(dict(job)),))
     if outcome.failed:
         due = status.retry_time is not None and timestamp(now) >= status.retry_time
         return replace(_failure(status, _moment(status.retry_time)), delete=(key_of(dict(job)),) if due else ())
@@ -209,7 +241,9 @@ def _shortened(gates: tuple[GateResult, ...]) -> tuple[GateResult, ...]:
     )
 
 
-def _first_sight_of_failure(status: PreparationStatus, uid: str, outcome: Outcome, now: datetime) -> Preparing:
+def _first_sight_of_failure(
+    status: PreparationStatus, job: Mapping[str, Any], outcome: Outcome, now: datetime
+) -> Preparing:
     attempt = status.attempt + 1
     retry = None
     if outcome.reason in RETRYABLE:
@@ -217,7 +251,8 @@ def _first_sight_of_failure(status: PreparationStatus, uid: str, outcome: Outcom
     told = status.model_copy(
         update={
             "attempt": attempt,
-            "failed_job": uid,
+            "failed_job": job["metadata"]["uid"],
+            "means": _means(job),
             "retry_time": retry,
             "reason": outcome.reason.value,
             "message": outcome.message[:2048],
