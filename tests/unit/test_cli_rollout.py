@@ -79,7 +79,7 @@ STEPPING: dict[str, Any] = {
                     "stable": "3 of 3700 (0.08 %)",
                     "candidate": "1 of 412 (0.24 %)",
                     "evidence": "1.2",
-                    "threshold": "166",
+                    "threshold": "167",
                 }
             ],
         },
@@ -223,7 +223,7 @@ class TestStatus:
         assert "▶ 10 % for 60 s: observed 42 s, 412 requests, 18 s to hold" in lines
         assert "50 % for 60 s" in lines
         assert "verdict Undecided after 412 requests; slow is above 40 ms" in lines
-        assert "errors 3 of 3700 (0.08 %) 1 of 412 (0.24 %) 1.2 166" in lines
+        assert "errors 3 of 3700 (0.08 %) 1 of 412 (0.24 %) 1.2 167" in lines
         assert "\x1b" not in result.output
 
     @pytest.mark.parametrize(
