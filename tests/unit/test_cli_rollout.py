@@ -359,15 +359,29 @@ def story() -> list[Any]:
     found = []
     for age in reversed(range(300)):
         slow = 5 + age // 10 % 4
-        stable = [88, int(age % 100 == 40), 0, 0, [63 - slow, 20, 5 + slow, 0]]
-        alone = [98, int(age % 100 == 40), 0, 0, [73 - slow, 20, 5 + slow, 0]]
+        stable = [88, int(age % 14 == 5), 0, 0, [63 - slow, 20, 5 + slow, 0]]
+        alone = [98, int(age % 14 == 5), 0, 0, [73 - slow, 20, 5 + slow, 0]]
         candidate = [10, int(age == 17), 0, 0, [6, 2, 2, 0]]
         found.append([NOW - age, 0, {OLD: stable, NEW: candidate} if age < 42 else {OLD: alone}])
     return found
 
 
+def metric(name: str, stable: str, candidate: str, evidence: str, threshold: str) -> dict[str, str]:
+    return {"name": name, "stable": stable, "candidate": candidate, "evidence": evidence, "threshold": threshold}
+
+
+REPLAYED = [
+    metric("errors", "3 of 3700 (0.0811 %)", "1 of 412 (0.243 %)", "0.709", "167"),
+    metric("clientErrors", "0 of 3700 (0 %)", "0 of 412 (0 %)", "0.948", "500"),
+    metric("latency", "4 of 3700 (0.108 %)", "1 of 412 (0.243 %)", "0.409", "500"),
+]
+"""What `penstock rollout replay` says of traffic like the story's."""
+
+
 def test_the_readme_shows_what_the_command_prints(run):
-    result = run(Answers([deployment()], rows=story()), "status")
+    candidate = STEPPING["candidate"]
+    told = {**candidate, "analysis": {**candidate["analysis"], "metrics": REPLAYED}}
+    result = run(Answers([deployment({**STEPPING, "candidate": told})], rows=story()), "status")
     printed = "\n".join(line.rstrip() for line in result.output.splitlines())
     readme = (ROOT / "README.md").read_text()
     shown = readme.partition("$ penstock rollout status digits -n vision --watch\n")[2].partition("\n```")[0]
