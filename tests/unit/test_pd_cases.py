@@ -796,6 +796,24 @@ def test_a_rollback_is_written_before_anything_else_and_pods_go_after_the_drain(
     assert f"delete Deployment {new}" in world.log[split:]
 
 
+def test_a_revision_that_was_live_before_drains_as_the_candidate_that_it_was_since():
+    """Forward, back, and forward again: its requests end, though its time as the former stable one is long over."""
+    world = serving_world()
+    old = stable(world)
+    world.point_to(V2)
+    world.settle()
+    world.now += timedelta(minutes=5)
+    world.settle()
+    assert world.names("Deployment") == [stable(world)]
+    at_step(world, 1, V1)
+    world.point_to(V2)
+    world.run(20)
+    assert old in world.names("Deployment")
+    assert old in [item["name"] for item in world.split()["revisions"]]
+    world.run(25)
+    assert world.names("Deployment") == [stable(world)]
+
+
 def test_a_router_pod_that_has_not_followed_keeps_the_pods():
     world = serving_world()
     new = at_step(world, 1)

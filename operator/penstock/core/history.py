@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from itertools import pairwise
+from operator import itemgetter
 from typing import Literal
 
 from penstock.api.reasons import Reason
@@ -41,16 +42,20 @@ def find_endings(
     """Revisions that lost the traffic a short time ago, and when each of them has drained.
 
     The previous one of a blue/green pair stays longer, for an instant return; a candidate drains if a router had it.
+    Of one that came back since, the last ending counts.
     """
     drain, keep = drain_time(observed.deployment), _keep_time(observed)
-    ends: dict[str, datetime] = {}
     promotions = [entry for entry in history if entry.outcome == "Promoted"]
-    for place, (newer, older) in enumerate(pairwise(promotions)):
-        patience = max(keep, drain) if place == 0 else drain
-        ends.setdefault(older.revision, datetime.fromisoformat(newer.end_time) + patience)
-    for entry in history:
-        if entry.outcome != "Promoted" and entry.revision in traffic.listed:
-            ends.setdefault(entry.revision, datetime.fromisoformat(entry.end_time) + drain)
+    found = [
+        (older.revision, datetime.fromisoformat(newer.end_time) + (drain if place else max(keep, drain)))
+        for place, (newer, older) in enumerate(pairwise(promotions))
+    ]
+    found += [
+        (entry.revision, datetime.fromisoformat(entry.end_time) + drain)
+        for entry in history
+        if entry.outcome != "Promoted" and entry.revision in traffic.listed
+    ]
+    ends = dict(sorted(found, key=itemgetter(1)))
     return {name: end for name, end in ends.items() if end > now and observed.get("Deployment", name)}
 
 
