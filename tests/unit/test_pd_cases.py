@@ -856,6 +856,34 @@ def test_a_candidate_waits_until_requests_come_through_the_router():
     assert world.lost == 0
 
 
+@pytest.mark.parametrize(
+    ("rollout", "shares"),
+    [(CANARY, [100, 500]), (CANARY | {"strategy": "Canary"}, [100, 500]), (BLUE_GREEN, [950])],
+    ids=["by default", "canary", "blue/green"],
+)
+def test_a_candidate_that_comes_back_to_the_router_begins_again_and_skips_no_step(rollout, shares):
+    """Out to the Service and back in the middle of a rollout: it has steps again, and their time is their own."""
+    world = serving_world(replicas=4, rollout=rollout)
+    old = stable(world)
+    world.point_to(V2)
+    world.run_until(lambda w: w.candidate().get("stage") in ("Stepping", "Previewing"))
+    world.run(4)
+    world.edit(traffic=DIRECT)
+    world.reconcile()
+    world.edit(traffic={})
+    command(world, promote=world.candidate()["revision"] if rollout is BLUE_GREEN else None)
+    seen: dict[int, int] = {}
+    for _ in range(120):
+        world.reconcile()
+        if world.candidate():
+            share = 1000 - world.weights()[old] if old in world.weights() else 1000
+            seen[share] = seen.get(share, 0) + 1
+        world.step()
+    assert stable(world) != old
+    assert [share for share in seen if share] == [*shares, 1000]
+    assert all(seen[share] >= 5 for share in shares), "each step is held for its time"
+
+
 @pytest.mark.parametrize("elsewhere", [DIRECT, {"router": {"name": "own"}}])
 def test_leaving_a_router_outlives_the_connections_that_clients_keep(elsewhere):
     world = serving_world()

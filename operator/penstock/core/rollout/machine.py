@@ -117,7 +117,7 @@ def _last_move(look: _Look) -> Decision:
 def _look(s: Situation) -> _Look:
     preview = s.gated or (s.told is not None and s.told.stage == "Previewing")
     way = itinerary(s.course, routed=s.routed, first=s.stable is None, preview=preview)
-    here, before = find_position(s.told, way), recall(s.told)
+    here, before = find_position(s.told, way), recall(s.told if s.routed else None)
     judged = here
     if here.stage == "Promoting" and here.step:
         judged = Position("Stepping", here.step)
