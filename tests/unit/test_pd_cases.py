@@ -215,6 +215,24 @@ def test_pd_06_what_the_last_attempt_showed_does_not_speak_against_the_next():
     assert world.outcomes()[-2:] == ["RolledBack", "Promoted"]
 
 
+@pytest.mark.parametrize("ending", ["Promoted", "RolledBack"])
+def test_pd_06_a_crash_of_the_last_attempt_does_not_end_the_next(ending):
+    """PD-06: a token that comes while the pod that could not load is still there, waiting to be started again."""
+    world = serving_world()
+    new = at_step(world, 1)
+    world.broken[V2] = "failed to load"
+    world.run_until(lambda w: w.status["phase"] == "RolledBack")
+    world.now += timedelta(seconds=3)
+    command(world, retryToken="2")
+    world.reconcile()
+    assert world.candidate()["revision"] == new
+    assert "failed to load" in world.status["message"]
+    if ending == "Promoted":
+        world.broken.clear()
+    world.settle()
+    assert world.outcomes()[-2:] == ["RolledBack", "Promoted" if ending == "Promoted" else "Failed"]
+
+
 def test_pd_06_abort_stands_above_retry():
     """PD-06: while abort names the revision a new token waits."""
     world = serving_world()

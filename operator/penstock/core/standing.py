@@ -105,10 +105,10 @@ class _Scene:
             return bool(told.replaced)
         return self.rollout.capacity == "Replace" and self.observed.deployment.spec.autoscaling is None
 
-    def failure_of(self, revision: str) -> Failure | None:
-        """Why pods of a revision do not serve."""
+    def failure_of(self, revision: str, since: str | None = None) -> Failure | None:
+        """Why pods of a revision do not serve; only what happened `since` then is final."""
         live = self.observed.get("Deployment", revision)
-        return serving_failure(live, self.observed.pods_of(revision)) if live else None
+        return serving_failure(live, self.observed.pods_of(revision), since) if live else None
 
 
 def stand(observed: Observed, target: Target, now: datetime) -> Standing:
@@ -131,7 +131,7 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
 
 def _try(scene: _Scene, candidate: RevisionRecord) -> Standing:
     """One move of the candidate's rollout, unless it cannot run at all."""
-    failure = scene.failure_of(candidate.name)
+    failure = scene.failure_of(candidate.name, scene.roles.candidate_since)
     decision = decide(_situation(scene, candidate.name))
     judged = decision.position.stage in TRAFFIC and scene.roles.serving is not None
     serves = judged and decision.position.stage != "Replacing"
