@@ -702,6 +702,35 @@ def test_blue_green_keeps_the_previous_one_warm_and_returns_in_one_pass():
     assert world.lost == 0
 
 
+def test_blue_green_does_not_return_at_once_to_one_that_was_taken_back_since():
+    """It was kept warm, came back under a pause and failed then: the next time it is judged like any other."""
+    world = serving_world(rollout={**BLUE_GREEN, "blueGreen": {"hold": "5s", "keepPrevious": "10m"}})
+    at_step(world, 1)
+    world.settle()
+    new = stable(world)
+    command(world, paused=True)
+    world.point_to(V1)
+    world.run(5)
+    world.errors[V1] = 0.5
+    command(world, paused=False)
+    world.run_until(lambda w: w.status["phase"] == "RolledBack", 60)
+    world.settle()
+    command(world, retryToken="2")
+    world.settle()
+    assert world.outcomes()[-2:] == ["RolledBack", "RolledBack"]
+    assert stable(world) == new
+
+
+def test_a_preview_stays_while_the_strategy_is_edited_for_the_next_rollout():
+    world = serving_world(rollout=BLUE_GREEN)
+    world.point_to(V2)
+    world.run_until(lambda w: w.candidate().get("stage") == "Previewing")
+    command(world, strategy="Canary")
+    world.run(3)
+    assert world.candidate()["stage"] == "Previewing"
+    assert "digits-preview" in world.names("Service")
+
+
 def test_blue_green_waits_for_a_person_and_still_judges_the_switch():
     world = serving_world(rollout=BLUE_GREEN)
     world.errors[V2] = 0.3

@@ -177,7 +177,10 @@ def _situation(scene: _Scene, candidate: str) -> Situation:
 
 
 def _is_kept_warm(scene: _Scene, name: str) -> bool:
-    """Whether the candidate is the previous revision of a blue/green pair, all there still, and may simply return."""
+    """Whether the candidate is the previous revision of a blue/green pair, all there still, and may simply return.
+
+    One that was taken back since, as the candidate that it was again, has to show first what it can.
+    """
     rollout, roles, traffic = scene.rollout, scene.roles, scene.traffic
     if roles.told or rollout.strategy != "BlueGreen" or rollout.paused or rollout.abort == name or not scene.size:
         return False
@@ -186,7 +189,10 @@ def _is_kept_warm(scene: _Scene, name: str) -> bool:
     if traffic.wanted and name not in traffic.listed:
         return False
     previous = [entry.revision for entry in roles.history if entry.outcome == "Promoted"][1:2]
-    return previous == [name] and ready_pods(scene.observed.get("Deployment", name)) >= scene.size
+    ended = [entry.outcome for entry in roles.history if entry.revision == name and entry.outcome != "Superseded"]
+    if previous != [name] or ended[0] != "Promoted":
+        return False
+    return ready_pods(scene.observed.get("Deployment", name)) >= scene.size
 
 
 def _changed_interface(scene: _Scene, candidate: RevisionRecord) -> str | None:
