@@ -528,6 +528,26 @@ def test_pd_21_without_replicas_there_is_nothing_to_compare():
     assert world.status["stable"]["readyReplicas"] == 2
 
 
+@pytest.mark.parametrize("held", ["paused", "gate", "gate from the start"])
+def test_pd_21_scaled_to_nothing_a_candidate_still_waits_for_a_person(held):
+    """PD-21: scaling to 0 overnight opens no gate and ends no pause; the person's word promotes it then."""
+    world = serving_world(rollout=CANARY if held == "paused" else BLUE_GREEN)
+    old = stable(world)
+    if held == "paused":
+        at_step(world, 1)
+        command(world, paused=True)
+    elif held == "gate":
+        world.point_to(V2)
+        world.run_until(lambda w: w.candidate().get("stage") == "Previewing")
+    world.edit(replicas=0)
+    world.point_to(V2)
+    world.run(20)
+    assert (stable(world), world.status["phase"]) == (old, "Paused")
+    command(world, **({"paused": False} if held == "paused" else {"promote": world.candidate()["revision"]}))
+    world.settle()
+    assert (stable(world) != old, world.status["history"][0]["reason"]) == (True, "Skipped")
+
+
 def test_pd_22_each_revision_has_a_size_of_its_own():
     """PD-22: replicas change together with the model: stable follows the spec, the candidate its share of it."""
     world = serving_world(replicas=2)

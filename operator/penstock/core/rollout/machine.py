@@ -137,7 +137,7 @@ def _ending(look: _Look) -> Outcome | None:
     s, judgement = look.situation, look.judgement
     if look.commands.abort:
         return Outcome("Aborted", Reason.ABORTED, f"spec.rollout.abort names {s.candidate}")
-    if s.size == 0 and s.exists and (s.stable or not s.routed):
+    if s.size == 0 and s.exists and (s.stable or not s.routed) and not _waits_for_a_person(look):
         return Outcome("Promoted", Reason.SKIPPED if s.stable else Reason.REVISION_PROMOTED)
     if look.here.stage == "Replacing" and s.ready < look.pods(look.here) and s.past(_start_deadline(look)):
         sentence = f"{s.ready} of {look.pods(look.here)} replicas ready after {s.analysis.deadline}; stable gets its"
@@ -151,6 +151,11 @@ def _ending(look: _Look) -> Outcome | None:
         sentence = f"no request has reached it within {s.analysis.deadline}, and onNoTraffic is Rollback"
         return Outcome("RolledBack", Reason.NO_TRAFFIC, sentence)
     return None
+
+
+def _waits_for_a_person(look: _Look) -> bool:
+    """Whether somebody has the last word on it, which a size of 0 does not overrule."""
+    return look.commands.paused or (look.here.stage not in TRAFFIC and _previewing(look) is not None)
 
 
 def _start_deadline(look: _Look) -> datetime | None:
