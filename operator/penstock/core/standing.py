@@ -227,15 +227,14 @@ def _settle(scene: _Scene) -> Standing:
 
 
 def _proceed(scene: _Scene, candidate: RevisionRecord, decision: Decision, failure: Failure | None) -> Standing:
-    """The candidate is on its way; it never loses a pod before the end."""
-    live = scene.observed.get("Deployment", candidate.name)
-    running = int(live["spec"].get("replicas", 0)) if live else 0
+    """The candidate is on its way; where it needs nobody's room it never loses a pod before the end."""
     found = _standing(scene, candidate=candidate, failure=failure, decision=decision)
-    asked = min(scene.size, max(decision.pods, running))
     if not scene.cramped:
-        return replace(found, candidate_replicas=asked)
+        running = scene.observed.asked_replicas(candidate.name)
+        return replace(found, candidate_replicas=min(scene.size, max(decision.pods, running)))
     kept = scene.size if decision.kept is None else decision.kept
-    first, second = allot(scene.observed, scene.size, Wish(scene.roles.serving, kept), Wish(candidate.name, asked))
+    wishes = Wish(scene.roles.serving, kept), Wish(candidate.name, min(scene.size, decision.pods))
+    first, second = allot(scene.observed, scene.size, *wishes)
     return replace(found, stable_replicas=first, candidate_replicas=second)
 
 

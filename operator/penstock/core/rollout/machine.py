@@ -14,7 +14,7 @@ from penstock.api.units import duration_seconds
 from penstock.core.analysis import Judgement
 
 from .commands import Commands, read_commands
-from .position import COUNTED, JUDGED, TRAFFIC, Position, Stage, find_position, itinerary
+from .position import COUNTED, JUDGED, TRAFFIC, Position, find_position, itinerary
 from .progress import Progress, begin_progress, gather, judge_progress, recall
 from .route import Route, find_route
 from .situation import Decision, Outcome, Situation, Wait
@@ -89,8 +89,7 @@ def decide(situation: Situation) -> Decision:
     if outcome:
         return _decision(look, look.here, outcome=outcome)
     if (situation.lost or situation.displaced) and look.here.stage in TRAFFIC and situation.stable:
-        back: Stage = "Replacing" if look.exchanges else "Warming"
-        return _decision(look, Position(back, look.here.step), lost=situation.lost)
+        return _decision(look, _way_back(look), lost=situation.lost)
     if look.exchanges and situation.gone and look.here.stage in ("Stepping", "Promoting"):
         return _decision(look, Position("Replacing", look.here.step))
     if _is_behind(look) and not situation.informed(look.progress.as_of):
@@ -105,6 +104,13 @@ def decide(situation: Situation) -> Decision:
     if hindrance:
         return _decision(look, look.here, wait=hindrance, pods=0 if look.exchanges else look.pods(following))
     return _decision(look, following)
+
+
+def _way_back(look: _Look) -> Position:
+    """Where a candidate is without requests; at a router that is left stable has all of them and needs all its pods."""
+    if not look.exchanges:
+        return Position("Warming", look.here.step)
+    return Position("Starting") if look.situation.displaced else Position("Replacing", look.here.step)
 
 
 def _last_move(look: _Look) -> Decision:
