@@ -837,6 +837,33 @@ def test_a_changed_interface_gets_no_traffic_unless_that_is_meant():
     assert world.status["stable"]["uri"] == V2
 
 
+def test_leave_for_another_interface_that_is_taken_back_on_the_way_counts_for_the_next_rollout():
+    world = serving_world(rollout={**CANARY, "analysis": {"allowInterfaceChange": True}})
+    known = facts(V2)
+    world.reports[V2] = PreparationReport(
+        facts=known.model_copy(update={"inputs": (known.inputs[0].model_copy(update={"name": "pixels"}),)})
+    )
+    new = at_step(world, 1)
+    command(world, analysis={})
+    world.settle()
+    assert (stable(world), world.outcomes()) == (new, ["Promoted", "Promoted"])
+    world.point_to(V3)
+    world.settle()
+    assert world.condition("Stalled")["reason"] == "InterfaceChanged"
+
+
+def test_failures_do_not_push_what_serves_out_of_history():
+    world = serving_world()
+    promoted = world.status["history"][0]
+    for number in range(12):
+        bad = f"oci://models.example/digits:bad{number}"
+        world.broken[bad] = "cannot load"
+        world.point_to(bad)
+        world.settle()
+    assert len(world.status["history"]) == 10
+    assert [entry for entry in world.status["history"] if entry["outcome"] == "Promoted"] == [promoted]
+
+
 def test_what_a_slow_candidate_does_is_seen():
     world = serving_world(rollout={"canary": {"steps": [{"weight": 10, "hold": "1m"}]}})
     world.slowness[V2] = 0.8

@@ -29,11 +29,14 @@ def remember(
     now: datetime,
     by: str | None = None,
 ) -> tuple[HistoryEntry, ...]:
-    """History with one more ended rollout, the newest first."""
+    """History with one more ended rollout, the newest first; what serves is not forgotten for what has failed since."""
     entry = HistoryEntry(
         revision=revision, outcome=outcome, reason=reason.value, by=by, start_time=since, end_time=timestamp(now)
     )
-    return (entry, *history)[:_ENTRIES]
+    entries = (entry, *history)
+    live = next((known for known in entries if known.outcome == "Promoted"), None)
+    kept = entries[:_ENTRIES]
+    return kept if live is None or live in kept else (*kept[:-1], live)
 
 
 def find_endings(

@@ -123,7 +123,8 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
         return _settle(scene)
     if _is_kept_warm(scene, roles.candidate.name):
         return _promote(scene, roles.candidate, Outcome("Promoted", Reason.RETURNED), None)
-    changed = _changed_interface(scene, roles.candidate)
+    begun = roles.told is not None and roles.told.stage in TRAFFIC
+    changed = None if begun else _changed_interface(scene, roles.candidate)
     if changed:
         return _fail(scene, roles.candidate, Failure(Reason.INTERFACE_CHANGED, changed), "Failed", None)
     return _try(scene, roles.candidate)
