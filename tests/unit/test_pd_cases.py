@@ -215,6 +215,24 @@ def test_pd_06_what_the_last_attempt_showed_does_not_speak_against_the_next():
     assert world.outcomes()[-2:] == ["RolledBack", "Promoted"]
 
 
+@pytest.mark.parametrize("ending", ["Promoted", "RolledBack"])
+def test_pd_06_a_crash_of_the_last_attempt_does_not_end_the_next(ending):
+    """PD-06: a token that comes while the pod that could not load is still there, waiting to be started again."""
+    world = serving_world()
+    new = at_step(world, 1)
+    world.broken[V2] = "failed to load"
+    world.run_until(lambda w: w.status["phase"] == "RolledBack")
+    world.now += timedelta(seconds=3)
+    command(world, retryToken="2")
+    world.reconcile()
+    assert world.candidate()["revision"] == new
+    assert "failed to load" in world.status["message"]
+    if ending == "Promoted":
+        world.broken.clear()
+    world.settle()
+    assert world.outcomes()[-2:] == ["RolledBack", "Promoted" if ending == "Promoted" else "Failed"]
+
+
 def test_pd_06_abort_stands_above_retry():
     """PD-06: while abort names the revision a new token waits."""
     world = serving_world()
@@ -510,6 +528,26 @@ def test_pd_21_without_replicas_there_is_nothing_to_compare():
     assert world.status["stable"]["readyReplicas"] == 2
 
 
+@pytest.mark.parametrize("held", ["paused", "gate", "gate from the start"])
+def test_pd_21_scaled_to_nothing_a_candidate_still_waits_for_a_person(held):
+    """PD-21: scaling to 0 overnight opens no gate and ends no pause; the person's word promotes it then."""
+    world = serving_world(rollout=CANARY if held == "paused" else BLUE_GREEN)
+    old = stable(world)
+    if held == "paused":
+        at_step(world, 1)
+        command(world, paused=True)
+    elif held == "gate":
+        world.point_to(V2)
+        world.run_until(lambda w: w.candidate().get("stage") == "Previewing")
+    world.edit(replicas=0)
+    world.point_to(V2)
+    world.run(20)
+    assert (stable(world), world.status["phase"]) == (old, "Paused")
+    command(world, **({"paused": False} if held == "paused" else {"promote": world.candidate()["revision"]}))
+    world.settle()
+    assert (stable(world) != old, world.status["history"][0]["reason"]) == (True, "Skipped")
+
+
 def test_pd_22_each_revision_has_a_size_of_its_own():
     """PD-22: replicas change together with the model: stable follows the spec, the candidate its share of it."""
     world = serving_world(replicas=2)
@@ -684,6 +722,35 @@ def test_blue_green_keeps_the_previous_one_warm_and_returns_in_one_pass():
     assert world.lost == 0
 
 
+def test_blue_green_does_not_return_at_once_to_one_that_was_taken_back_since():
+    """It was kept warm, came back under a pause and failed then: the next time it is judged like any other."""
+    world = serving_world(rollout={**BLUE_GREEN, "blueGreen": {"hold": "5s", "keepPrevious": "10m"}})
+    at_step(world, 1)
+    world.settle()
+    new = stable(world)
+    command(world, paused=True)
+    world.point_to(V1)
+    world.run(5)
+    world.errors[V1] = 0.5
+    command(world, paused=False)
+    world.run_until(lambda w: w.status["phase"] == "RolledBack", 60)
+    world.settle()
+    command(world, retryToken="2")
+    world.settle()
+    assert world.outcomes()[-2:] == ["RolledBack", "RolledBack"]
+    assert stable(world) == new
+
+
+def test_a_preview_stays_while_the_strategy_is_edited_for_the_next_rollout():
+    world = serving_world(rollout=BLUE_GREEN)
+    world.point_to(V2)
+    world.run_until(lambda w: w.candidate().get("stage") == "Previewing")
+    command(world, strategy="Canary")
+    world.run(3)
+    assert world.candidate()["stage"] == "Previewing"
+    assert "digits-preview" in world.names("Service")
+
+
 def test_blue_green_waits_for_a_person_and_still_judges_the_switch():
     world = serving_world(rollout=BLUE_GREEN)
     world.errors[V2] = 0.3
@@ -770,6 +837,33 @@ def test_a_changed_interface_gets_no_traffic_unless_that_is_meant():
     assert world.status["stable"]["uri"] == V2
 
 
+def test_leave_for_another_interface_that_is_taken_back_on_the_way_counts_for_the_next_rollout():
+    world = serving_world(rollout={**CANARY, "analysis": {"allowInterfaceChange": True}})
+    known = facts(V2)
+    world.reports[V2] = PreparationReport(
+        facts=known.model_copy(update={"inputs": (known.inputs[0].model_copy(update={"name": "pixels"}),)})
+    )
+    new = at_step(world, 1)
+    command(world, analysis={})
+    world.settle()
+    assert (stable(world), world.outcomes()) == (new, ["Promoted", "Promoted"])
+    world.point_to(V3)
+    world.settle()
+    assert world.condition("Stalled")["reason"] == "InterfaceChanged"
+
+
+def test_failures_do_not_push_what_serves_out_of_history():
+    world = serving_world()
+    promoted = world.status["history"][0]
+    for number in range(12):
+        bad = f"oci://models.example/digits:bad{number}"
+        world.broken[bad] = "cannot load"
+        world.point_to(bad)
+        world.settle()
+    assert len(world.status["history"]) == 10
+    assert [entry for entry in world.status["history"] if entry["outcome"] == "Promoted"] == [promoted]
+
+
 def test_what_a_slow_candidate_does_is_seen():
     world = serving_world(rollout={"canary": {"steps": [{"weight": 10, "hold": "1m"}]}})
     world.slowness[V2] = 0.8
@@ -794,6 +888,24 @@ def test_a_rollback_is_written_before_anything_else_and_pods_go_after_the_drain(
     assert new not in [item["name"] for item in world.split()["revisions"]]
     split = len(world.log) - world.log[::-1].index("apply TrafficSplit digits")
     assert f"delete Deployment {new}" in world.log[split:]
+
+
+def test_a_revision_that_was_live_before_drains_as_the_candidate_that_it_was_since():
+    """Forward, back, and forward again: its requests end, though its time as the former stable one is long over."""
+    world = serving_world()
+    old = stable(world)
+    world.point_to(V2)
+    world.settle()
+    world.now += timedelta(minutes=5)
+    world.settle()
+    assert world.names("Deployment") == [stable(world)]
+    at_step(world, 1, V1)
+    world.point_to(V2)
+    world.run(20)
+    assert old in world.names("Deployment")
+    assert old in [item["name"] for item in world.split()["revisions"]]
+    world.run(25)
+    assert world.names("Deployment") == [stable(world)]
 
 
 def test_a_router_pod_that_has_not_followed_keeps_the_pods():
@@ -836,6 +948,34 @@ def test_a_candidate_waits_until_requests_come_through_the_router():
     world.settle()
     assert world.status["stable"]["uri"] == V2
     assert world.lost == 0
+
+
+@pytest.mark.parametrize(
+    ("rollout", "shares"),
+    [(CANARY, [100, 500]), (CANARY | {"strategy": "Canary"}, [100, 500]), (BLUE_GREEN, [950])],
+    ids=["by default", "canary", "blue/green"],
+)
+def test_a_candidate_that_comes_back_to_the_router_begins_again_and_skips_no_step(rollout, shares):
+    """Out to the Service and back in the middle of a rollout: it has steps again, and their time is their own."""
+    world = serving_world(replicas=4, rollout=rollout)
+    old = stable(world)
+    world.point_to(V2)
+    world.run_until(lambda w: w.candidate().get("stage") in ("Stepping", "Previewing"))
+    world.run(4)
+    world.edit(traffic=DIRECT)
+    world.reconcile()
+    world.edit(traffic={})
+    command(world, promote=world.candidate()["revision"] if rollout is BLUE_GREEN else None)
+    seen: dict[int, int] = {}
+    for _ in range(120):
+        world.reconcile()
+        if world.candidate():
+            share = 1000 - world.weights()[old] if old in world.weights() else 1000
+            seen[share] = seen.get(share, 0) + 1
+        world.step()
+    assert stable(world) != old
+    assert [share for share in seen if share] == [*shares, 1000]
+    assert all(seen[share] >= 5 for share in shares), "each step is held for its time"
 
 
 @pytest.mark.parametrize("elsewhere", [DIRECT, {"router": {"name": "own"}}])

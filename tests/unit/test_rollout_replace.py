@@ -308,6 +308,50 @@ def test_going_back_in_the_middle_brings_stable_back():
     assert (world.status["phase"], world.weights(), world.count(old)) == ("Available", {old: 1000}, 1)
 
 
+def replicas_of(world: Cramped, revision: str) -> int:
+    asked: int = world.objects[ObjectKey("Deployment", "vision", revision)]["spec"]["replicas"]
+    return asked
+
+
+def test_one_that_is_tried_again_at_once_gives_the_pods_of_its_last_attempt_back_first():
+    """Step 1 is judged beside a stable with the pods of its share, not with what the last attempt left of it."""
+    world = cramped(replicas=3, replace={"hold": "15s"})
+    old = stable(world)
+    world.point_to(V2)
+    new = until_stage(world, "Stepping", 2)
+    world.errors[V2] = 0.5
+    world.run_until(lambda w: w.status["phase"] == "RolledBack")
+    world.errors.clear()
+    command(world, retryToken="2")
+    until_stage(world, "Stepping", 1)
+    world.run(12)
+    assert world.candidate()["step"] == 1
+    assert (replicas_of(world, old), replicas_of(world, new)) == (2, 1)
+    settled(world)
+    assert (stable(world), world.most, world.lost) == (new, 3, 0)
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_another_router_in_the_middle_has_a_whole_stable_first(replicas):
+    """Until the routers have changed nobody but stable can have the requests, so the exchange begins again there."""
+    world = cramped(replicas=replicas, replace={"hold": "10s"})
+    old = stable(world)
+    world.point_to(V2)
+    until_stage(world, "Stepping", replicas - 1 or 1)
+    own = {"metadata": {"name": "own", "namespace": "vision", "labels": {}}, "spec": {}, "kind": "Router"}
+    world.edit(traffic={"timeout": "1s", "router": {"name": "own"}})
+    world.run(30)
+    assert (replicas_of(world, old), world.ready(old)) == (replicas, replicas)
+    for _ in range(300):
+        world.router = world.router or own
+        world.run(0)
+        world.step()
+    assert stable(world) != old
+    assert world.selected_router() == "own"
+    declared = 2 * 12 * world.rate if replicas == 1 else 0
+    assert world.lost <= declared, "pod gone, pod ready: there and back, and nobody else waits"
+
+
 def test_an_outage_is_entered_behind_status_and_fenced():
     """A leader of yesterday must not take stable's requests away; what takes a candidate back needs nothing."""
     world = cramped()

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from itertools import pairwise
+from operator import itemgetter
 from typing import Literal
 
 from penstock.api.reasons import Reason
@@ -28,11 +29,14 @@ def remember(
     now: datetime,
     by: str | None = None,
 ) -> tuple[HistoryEntry, ...]:
-    """History with one more ended rollout, the newest first."""
+    """History with one more ended rollout, the newest first; what serves is not forgotten for what has failed since."""
     entry = HistoryEntry(
         revision=revision, outcome=outcome, reason=reason.value, by=by, start_time=since, end_time=timestamp(now)
     )
-    return (entry, *history)[:_ENTRIES]
+    entries = (entry, *history)
+    live = next((known for known in entries if known.outcome == "Promoted"), None)
+    kept = entries[:_ENTRIES]
+    return kept if live is None or live in kept else (*kept[:-1], live)
 
 
 def find_endings(
@@ -41,16 +45,20 @@ def find_endings(
     """Revisions that lost the traffic a short time ago, and when each of them has drained.
 
     The previous one of a blue/green pair stays longer, for an instant return; a candidate drains if a router had it.
+    Of one that came back since, the last ending counts.
     """
     drain, keep = drain_time(observed.deployment), _keep_time(observed)
-    ends: dict[str, datetime] = {}
     promotions = [entry for entry in history if entry.outcome == "Promoted"]
-    for place, (newer, older) in enumerate(pairwise(promotions)):
-        patience = max(keep, drain) if place == 0 else drain
-        ends.setdefault(older.revision, datetime.fromisoformat(newer.end_time) + patience)
-    for entry in history:
-        if entry.outcome != "Promoted" and entry.revision in traffic.listed:
-            ends.setdefault(entry.revision, datetime.fromisoformat(entry.end_time) + drain)
+    found = [
+        (older.revision, datetime.fromisoformat(newer.end_time) + (drain if place else max(keep, drain)))
+        for place, (newer, older) in enumerate(pairwise(promotions))
+    ]
+    found += [
+        (entry.revision, datetime.fromisoformat(entry.end_time) + drain)
+        for entry in history
+        if entry.outcome != "Promoted" and entry.revision in traffic.listed
+    ]
+    ends = dict(sorted(found, key=itemgetter(1)))
     return {name: end for name, end in ends.items() if end > now and observed.get("Deployment", name)}
 
 

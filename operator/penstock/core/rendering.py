@@ -113,7 +113,7 @@ def render(observed: Observed, standing: Standing, now: datetime) -> Rendering:
             manifests += revision_objects(owner, observed.records[name], 0)
     target = service_target(observed, traffic, standing.serving)
     manifests.append(client_service(owner.metadata, target))
-    if standing.candidate and standing.stable and _has_preview(spec.rollout):
+    if standing.candidate and standing.stable and _has_preview(standing):
         manifests.append(preview_service(owner.metadata, standing.candidate.name))
     manifests += _budgets(observed, standing)
     if spec.autoscaling and standing.serving:
@@ -138,8 +138,8 @@ def render(observed: Observed, standing: Standing, now: datetime) -> Rendering:
     )
 
 
-def _has_preview(rollout: RolloutSpec | None) -> bool:
-    return rollout is not None and rollout.strategy == "BlueGreen"
+def _has_preview(standing: Standing) -> bool:
+    return standing.decision is not None and standing.decision.course.strategy == "BlueGreen"
 
 
 def _budgets(observed: Observed, standing: Standing) -> list[dict[str, Any]]:

@@ -105,10 +105,10 @@ class _Scene:
             return bool(told.replaced)
         return self.rollout.capacity == "Replace" and self.observed.deployment.spec.autoscaling is None
 
-    def failure_of(self, revision: str) -> Failure | None:
-        """Why pods of a revision do not serve."""
+    def failure_of(self, revision: str, since: str | None = None) -> Failure | None:
+        """Why pods of a revision do not serve; only what happened `since` then is final."""
         live = self.observed.get("Deployment", revision)
-        return serving_failure(live, self.observed.pods_of(revision)) if live else None
+        return serving_failure(live, self.observed.pods_of(revision), since) if live else None
 
 
 def stand(observed: Observed, target: Target, now: datetime) -> Standing:
@@ -123,7 +123,8 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
         return _settle(scene)
     if _is_kept_warm(scene, roles.candidate.name):
         return _promote(scene, roles.candidate, Outcome("Promoted", Reason.RETURNED), None)
-    changed = _changed_interface(scene, roles.candidate)
+    begun = roles.told is not None and roles.told.stage in TRAFFIC
+    changed = None if begun else _changed_interface(scene, roles.candidate)
     if changed:
         return _fail(scene, roles.candidate, Failure(Reason.INTERFACE_CHANGED, changed), "Failed", None)
     return _try(scene, roles.candidate)
@@ -131,7 +132,7 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
 
 def _try(scene: _Scene, candidate: RevisionRecord) -> Standing:
     """One move of the candidate's rollout, unless it cannot run at all."""
-    failure = scene.failure_of(candidate.name)
+    failure = scene.failure_of(candidate.name, scene.roles.candidate_since)
     decision = decide(_situation(scene, candidate.name))
     judged = decision.position.stage in TRAFFIC and scene.roles.serving is not None
     serves = judged and decision.position.stage != "Replacing"
@@ -177,7 +178,10 @@ def _situation(scene: _Scene, candidate: str) -> Situation:
 
 
 def _is_kept_warm(scene: _Scene, name: str) -> bool:
-    """Whether the candidate is the previous revision of a blue/green pair, all there still, and may simply return."""
+    """Whether the candidate is the previous revision of a blue/green pair, all there still, and may simply return.
+
+    One that was taken back since, as the candidate that it was again, has to show first what it can.
+    """
     rollout, roles, traffic = scene.rollout, scene.roles, scene.traffic
     if roles.told or rollout.strategy != "BlueGreen" or rollout.paused or rollout.abort == name or not scene.size:
         return False
@@ -186,7 +190,10 @@ def _is_kept_warm(scene: _Scene, name: str) -> bool:
     if traffic.wanted and name not in traffic.listed:
         return False
     previous = [entry.revision for entry in roles.history if entry.outcome == "Promoted"][1:2]
-    return previous == [name] and ready_pods(scene.observed.get("Deployment", name)) >= scene.size
+    ended = [entry.outcome for entry in roles.history if entry.revision == name and entry.outcome != "Superseded"]
+    if previous != [name] or ended[0] != "Promoted":
+        return False
+    return ready_pods(scene.observed.get("Deployment", name)) >= scene.size
 
 
 def _changed_interface(scene: _Scene, candidate: RevisionRecord) -> str | None:
@@ -221,15 +228,14 @@ def _settle(scene: _Scene) -> Standing:
 
 
 def _proceed(scene: _Scene, candidate: RevisionRecord, decision: Decision, failure: Failure | None) -> Standing:
-    """The candidate is on its way; it never loses a pod before the end."""
-    live = scene.observed.get("Deployment", candidate.name)
-    running = int(live["spec"].get("replicas", 0)) if live else 0
+    """The candidate is on its way; where it needs nobody's room it never loses a pod before the end."""
     found = _standing(scene, candidate=candidate, failure=failure, decision=decision)
-    asked = min(scene.size, max(decision.pods, running))
     if not scene.cramped:
-        return replace(found, candidate_replicas=asked)
+        running = scene.observed.asked_replicas(candidate.name)
+        return replace(found, candidate_replicas=min(scene.size, max(decision.pods, running)))
     kept = scene.size if decision.kept is None else decision.kept
-    first, second = allot(scene.observed, scene.size, Wish(scene.roles.serving, kept), Wish(candidate.name, asked))
+    wishes = Wish(scene.roles.serving, kept), Wish(candidate.name, min(scene.size, decision.pods))
+    first, second = allot(scene.observed, scene.size, *wishes)
     return replace(found, stable_replicas=first, candidate_replicas=second)
 
 

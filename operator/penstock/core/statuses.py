@@ -144,7 +144,7 @@ def _candidate(observed: Observed, standing: Standing, attested: tuple[int, Rout
         step=place.step,
         observed_seconds=progress.observed_seconds,
         step_requests=progress.step_requests,
-        strategy=course.strategy,
+        strategy=course.strategy if standing.traffic.wanted else None,
         plan=course.steps or None,
         shadow=course.shadow,
         replaced=course.replaced or None,

@@ -14,7 +14,7 @@ from penstock.api.units import duration_seconds
 from penstock.core.analysis import Judgement
 
 from .commands import Commands, read_commands
-from .position import COUNTED, JUDGED, TRAFFIC, Position, Stage, find_position, itinerary
+from .position import COUNTED, JUDGED, TRAFFIC, Position, find_position, itinerary
 from .progress import Progress, begin_progress, gather, judge_progress, recall
 from .route import Route, find_route
 from .situation import Decision, Outcome, Situation, Wait
@@ -89,8 +89,7 @@ def decide(situation: Situation) -> Decision:
     if outcome:
         return _decision(look, look.here, outcome=outcome)
     if (situation.lost or situation.displaced) and look.here.stage in TRAFFIC and situation.stable:
-        back: Stage = "Replacing" if look.exchanges else "Warming"
-        return _decision(look, Position(back, look.here.step), lost=situation.lost)
+        return _decision(look, _way_back(look), lost=situation.lost)
     if look.exchanges and situation.gone and look.here.stage in ("Stepping", "Promoting"):
         return _decision(look, Position("Replacing", look.here.step))
     if _is_behind(look) and not situation.informed(look.progress.as_of):
@@ -107,6 +106,13 @@ def decide(situation: Situation) -> Decision:
     return _decision(look, following)
 
 
+def _way_back(look: _Look) -> Position:
+    """Where a candidate is without requests; at a router that is left stable has all of them and needs all its pods."""
+    if not look.exchanges:
+        return Position("Warming", look.here.step)
+    return Position("Starting") if look.situation.displaced else Position("Replacing", look.here.step)
+
+
 def _last_move(look: _Look) -> Decision:
     """The end of the way; behind a Service that is the moment in which the candidate gets its requests."""
     if look.commands.paused and look.situation.stable and not look.situation.routed:
@@ -117,7 +123,7 @@ def _last_move(look: _Look) -> Decision:
 def _look(s: Situation) -> _Look:
     preview = s.gated or (s.told is not None and s.told.stage == "Previewing")
     way = itinerary(s.course, routed=s.routed, first=s.stable is None, preview=preview)
-    here, before = find_position(s.told, way), recall(s.told)
+    here, before = find_position(s.told, way), recall(s.told if s.routed else None)
     judged = here
     if here.stage == "Promoting" and here.step:
         judged = Position("Stepping", here.step)
@@ -137,7 +143,7 @@ def _ending(look: _Look) -> Outcome | None:
     s, judgement = look.situation, look.judgement
     if look.commands.abort:
         return Outcome("Aborted", Reason.ABORTED, f"spec.rollout.abort names {s.candidate}")
-    if s.size == 0 and s.exists and (s.stable or not s.routed):
+    if s.size == 0 and s.exists and (s.stable or not s.routed) and not _waits_for_a_person(look):
         return Outcome("Promoted", Reason.SKIPPED if s.stable else Reason.REVISION_PROMOTED)
     if look.here.stage == "Replacing" and s.ready < look.pods(look.here) and s.past(_start_deadline(look)):
         sentence = f"{s.ready} of {look.pods(look.here)} replicas ready after {s.analysis.deadline}; stable gets its"
@@ -151,6 +157,11 @@ def _ending(look: _Look) -> Outcome | None:
         sentence = f"no request has reached it within {s.analysis.deadline}, and onNoTraffic is Rollback"
         return Outcome("RolledBack", Reason.NO_TRAFFIC, sentence)
     return None
+
+
+def _waits_for_a_person(look: _Look) -> bool:
+    """Whether somebody has the last word on it, which a size of 0 does not overrule."""
+    return look.commands.paused or (look.here.stage not in TRAFFIC and _previewing(look) is not None)
 
 
 def _start_deadline(look: _Look) -> datetime | None:

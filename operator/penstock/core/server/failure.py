@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.api.reasons import Reason
@@ -38,13 +38,23 @@ class Failure:
     time: str = ""
 
 
-def serving_failure(deployment: Mapping[str, Any], pods: tuple[Mapping[str, Any], ...]) -> Failure | None:
-    """The first thing in the way of a revision's pods: what is final, then what can be mended, then what may pass."""
-    found = [failure for pod in pods if (failure := _pod_failure(pod))]
+def serving_failure(
+    deployment: Mapping[str, Any], pods: tuple[Mapping[str, Any], ...], since: str | None = None
+) -> Failure | None:
+    """The first thing in the way of a revision's pods: what is final, then what can be mended, then what may pass.
+
+    What ended before `since` ends nothing that began then: it was of an earlier attempt of the same revision.
+    """
+    found = [_of_attempt(failure, since) for pod in pods if (failure := _pod_failure(pod))]
     refused = _refusal(deployment)
     if refused:
         found.append(refused)
     return min(found, key=lambda failure: (not failure.final, not failure.artifact_missing), default=None)
+
+
+def _of_attempt(failure: Failure, since: str | None) -> Failure:
+    early = since is not None and "" < failure.time < since
+    return replace(failure, final=False) if early else failure
 
 
 def _pod_failure(pod: Mapping[str, Any]) -> Failure | None:
