@@ -99,7 +99,7 @@ class CandidateStatus(RevisionStatus):
     """Requests that the candidate has answered in this step."""
     strategy: Literal["Canary", "BlueGreen", "Immediate"] | None = None
     plan: Annotated[tuple[PlannedStep, ...], Field(max_length=21), K8s(list_type="atomic")] | None = None
-    """Pinned with strategy and shadow when the rollout began; later edits count for the next one. A Service pins nothing."""
+    """Pinned with strategy and shadow when the rollout began: edits count for the next one. A Service pins nothing."""
     shadow: PlannedStep | None = None
     replaced: int | None = None
     """With capacity: Replace: how many pods change hands in all, pinned with the plan."""
