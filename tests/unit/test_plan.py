@@ -213,6 +213,54 @@ def test_a_new_release_with_new_images_and_defaults_moves_nobody():
     assert world.condition("RuntimeOutdated") is None
 
 
+ADOPTED = "`penstock upgrade-runtime digits` rolls it out like any change"
+
+
+@pytest.mark.parametrize(
+    ("server", "about", "images", "sentence"),
+    [
+        ({}, {}, {"triton_image": "triton:2"}, f"runs triton:1, this release brings triton:2; {ADOPTED}"),
+        (
+            {},
+            {"format": "OpenVINO"},
+            {"triton_image": "triton:2", "server_images": {"openvino": "openvino:2"}},
+            f"runs openvino:1, this release brings openvino:2; {ADOPTED}",
+        ),
+        ({}, {"format": "OpenVINO"}, {"server_images": {}}, "runs openvino:1, this release brings none for it; "),
+        ({}, {}, {"server_images": {}}, None),
+        ({}, {}, {"jobs_image": "jobs:2"}, f"fetches its model with jobs:1, this release brings jobs:2; {ADOPTED}"),
+        ({"image": "mine:1"}, {}, {"triton_image": "triton:2"}, None),
+        (
+            {"image": "mine:1"},
+            {},
+            {"triton_image": "triton:2", "jobs_image": "jobs:2"},
+            "fetches its model with jobs:1, this release brings jobs:2, which the next revision takes; no release",
+        ),
+    ],
+)
+def test_what_is_said_of_older_images(server, about, images, sentence):
+    world = World(manifest(V1, traffic=DIRECT, **({"server": server} if server else {})))
+    world.reports[V1] = PreparationReport(facts=facts(**about))
+    world.settle()
+    assert world.status["phase"] == "Available", world.status
+    world.settings = replace(world.settings, **images)
+    world.settle()
+    found = world.condition("RuntimeOutdated")
+    assert (found and found["message"].startswith(f"{world.status['stable']['revision']} {sentence}")) == (
+        True if sentence else None
+    ), found
+
+
+def test_the_command_is_named_only_where_it_is_stable_that_it_would_roll_out():
+    world = serving_world()
+    world.reports[V2] = failing(Reason.INVALID_MODEL)
+    world.point_to(V2)
+    world.settings = replace(world.settings, triton_image="triton:2")
+    world.settle()
+    message = world.condition("RuntimeOutdated")["message"]
+    assert message.endswith("runs triton:1, this release brings triton:2, which the next revision takes")
+
+
 def test_a_field_taken_away_from_the_spec_is_taken_away_from_the_pods():
     world = serving_world(pod={"nodeSelector": {"zone": "a"}})
     world.edit(pod={})

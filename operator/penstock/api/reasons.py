@@ -194,7 +194,7 @@ class Reason(StrEnum):
     REVISION_PROMOTED = "RevisionPromoted"
     """A revision went live and is the stable one now."""
     RUNTIME_OUTDATED = "RuntimeOutdated"
-    """A revision runs on an older server image than the chart's. `penstock upgrade-runtime` moves it."""
+    """Stable runs older images than the chart's; `penstock upgrade-runtime` moves it, unless spec names its own."""
 
     @classmethod
     def read(cls, text: str | None) -> "Reason":

@@ -20,7 +20,7 @@ from .readiness import availability, judge_pass, phase_of, stand_in
 from .rendering import Rendering
 from .revision import RevisionRecord
 from .rollout import Route, percent, read_route
-from .serverimages import server_image
+from .serverimages import missing_image, server_image
 from .standing import Standing
 from .target import Target
 
@@ -30,6 +30,7 @@ _LAGGING = timedelta(seconds=5)
 """How long routers may take to follow before the laggards are named; most changes are in force within 0.1 s."""
 _URI = 320
 """Characters of a URI in status; the record has all of it."""
+_BY_ITSELF = ", which the next revision takes"
 
 
 def describe(
@@ -75,7 +76,7 @@ def describe(
             before.conditions or (),
             metadata.generation,
             now,
-            _outdated(observed, standing),
+            _outdated(observed, target, standing),
             synced,
             published=publishing.told,
         ),
@@ -207,19 +208,31 @@ def _counted(observed: Observed, told: RevisionStatus) -> RevisionStatus:
     return told.model_copy(update=counts)
 
 
-def _outdated(observed: Observed, standing: Standing) -> str | None:
-    """A sentence when stable runs images of an older release; it goes on doing so until somebody asks for more."""
-    server, settings = observed.deployment.spec.server, observed.settings
-    if standing.stable is None or standing.candidate:
+def _outdated(observed: Observed, target: Target, standing: Standing) -> str | None:
+    """A sentence when stable runs images of an older release; it goes on doing so until somebody asks for more.
+
+    An image that spec.server.image names belongs to no release, so that nothing is older than it.
+    """
+    stable, settings = standing.stable, observed.settings
+    if stable is None or standing.candidate:
         return None
-    image = server_image(server, standing.stable.facts, settings)
-    current = (image, settings.jobs_image)
-    if (standing.stable.server_image, standing.stable.fetch_image) == current:
-        return None
-    return (
-        f"{standing.stable.name} runs {standing.stable.server_image}, this release brings {image};"
-        f" `penstock upgrade-runtime {observed.deployment.metadata.name}` rolls it out like any change"
-    )
+    own, name = observed.deployment.spec.server, observed.deployment.metadata.name
+    brought = server_image(None, stable.facts, settings)
+    as_asked = target.record is not None and target.record.name == stable.name
+    how = f"; `penstock upgrade-runtime {name}` rolls it out like any change" if as_asked else _BY_ITSELF
+    fetch = f"{stable.name} fetches its model with {stable.fetch_image}, this release brings {settings.jobs_image}"
+    if own and own.image:
+        stays = (
+            f"; no release replaces spec.server.image, and `penstock upgrade-runtime {name}` only what it wrote there"
+        )
+        return None if stable.fetch_image == settings.jobs_image else fetch + _BY_ITSELF + stays
+    missing = missing_image(None, stable.facts, settings)
+    if missing:
+        none = f"{stable.name} runs {stable.server_image}, this release brings none for it"
+        return f"{none}; {missing.path}: {missing.message}"
+    if stable.server_image != brought:
+        return f"{stable.name} runs {stable.server_image}, this release brings {brought}{how}"
+    return None if stable.fetch_image == settings.jobs_image else fetch + how
 
 
 def _preparation(preparing: Preparing, target: Target) -> PreparationStatus:
