@@ -12,7 +12,7 @@ from penstock.api.termination import REPORT_LIMIT
 from penstock.core.pipeline import preparation_outcome
 from penstock.core.server import serving_failure
 
-from .world import facts
+from .world import World, facts, manifest
 
 JOB = {"metadata": {"name": "j", "uid": "1"}, "spec": {"activeDeadlineSeconds": 60}, "status": {}}
 
@@ -98,6 +98,61 @@ def test_a_preparation_pod_says_how_it_stands(item, reason, failed):
     outcome = preparation_outcome(JOB, (item,))
     assert (outcome.reason, outcome.failed, outcome.facts) == (reason, failed, None)
     assert outcome.message
+
+
+RAISE = "raise spec.prepare.resources.limits.memory"
+FIXED = "which is the same for every model"
+
+
+@pytest.mark.parametrize(
+    ("container", "advice", "not_said"),
+    [
+        ("inspect", RAISE, FIXED),
+        ("hook", f"the container of spec.optimize.hook needed more memory than its limit; {RAISE}", FIXED),
+        ("metric", RAISE, FIXED),
+        ("metric-source", RAISE, FIXED),
+        ("transfer", FIXED, RAISE),
+        ("fetch", FIXED, RAISE),
+        ("measure", "spec.gates.dataset", RAISE),
+        ("istio-proxy", "what adds that container to the pod", RAISE),
+    ],
+)
+def test_who_ran_out_of_memory_is_told_what_can_be_done_about_his_limit(container, advice, not_said):
+    limits = [
+        {"name": name, "resources": {"limits": {"memory": memory}}}
+        for name, memory in (("transfer", "384Mi"), ("fetch", "384Mi"), ("measure", "1Gi"))
+    ]
+    job = {
+        **JOB,
+        "spec": {"template": {"spec": {"initContainers": limits[1:2], "containers": limits[:1] + limits[2:]}}},
+    }
+    message = preparation_outcome(job, (pod(container, state=ended(137, reason="OOMKilled")),)).message
+    assert advice in message
+    assert not_said not in message
+    known = next((item["resources"]["limits"]["memory"] for item in limits if item["name"] == container), "")
+    assert known in message
+    assert len(message) < 600
+
+
+def test_what_is_advised_has_an_effect_on_the_container_that_it_is_advised_for():
+    """Whose limits follow from spec.prepare.resources, and whose are ours, is asked of the Job itself."""
+    asked = {"prepare": {"resources": {"limits": {"memory": "7Gi"}}}}
+    dataset = {"uri": "s3://models/rows.npz"}
+    hook = {"image": "mine:1"}
+    gates = {"dataset": dataset, "latency": {"p95": "20ms"}, "accuracy": {"image": "mine:2", "maxDropPercent": "1"}}
+    world = World(manifest(**asked, optimize={"hook": hook}, gates=gates))
+    world.reconcile()
+    job = next(item for key, item in world.objects.items() if key.kind == "Job")
+    spec = job["spec"]["template"]["spec"]
+    limits = {
+        item["name"]: item["resources"]["limits"]["memory"]
+        for item in (*spec["initContainers"], *spec["containers"])
+        if item["name"] != "server"
+    }
+    assert {"fetch", "transfer", "inspect", "measure", "hook", "metric", "metric-source"} == set(limits)
+    for container, limit in limits.items():
+        ended_so = pod(container, state=ended(137, reason="OOMKilled"))
+        assert (RAISE in preparation_outcome(job, (ended_so,)).message) is (limit == "7Gi"), container
 
 
 def test_a_report_is_read_before_the_job_knows_that_its_pod_has_ended():

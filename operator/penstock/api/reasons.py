@@ -104,7 +104,7 @@ class Reason(StrEnum):
     PREPARATION_TIMEOUT = "PreparationTimeout"
     """Preparation took longer than spec.prepare.timeout. Raise it, or look why the source is slow."""
     PREPARATION_OUT_OF_MEMORY = "PreparationOutOfMemory"
-    """Opening the model needed more memory than spec.prepare.resources.limits.memory. Raise it."""
+    """A container of the preparation needed more memory than its limit; the message says which, and what helps."""
     PREPARATION_EVICTED = "PreparationEvicted"
     """The preparation's pod was evicted, most often because the node ran out of disk. It is tried again."""
     PREPARATION_FAILED = "PreparationFailed"

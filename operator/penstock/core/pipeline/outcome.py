@@ -26,6 +26,16 @@ _OF_THE_USER = {
     "metric": "the container of spec.gates.accuracy.image",
     "metric-source": "the container of spec.gates.accuracy.image, run on the source's answers,",
 }
+_PIECES = "content passes through it in pieces, whatever its size, so this is a defect of Penstock: please report it"
+_FIXED = {
+    "transfer": _PIECES,
+    "fetch": _PIECES,
+    "measure": "it holds rows, requests and answers; fewer rows in spec.gates.dataset or a smaller batchSize in the"
+    " gates need less",
+}
+"""Containers whose limits are Penstock's own, and what helps there."""
+_RAISED = ("inspect", *_OF_THE_USER)
+"""Those that have spec.prepare.resources."""
 _LAST_WORDS = 400
 """Characters of a log's end, of the 600 that a condition has: what a program died of stands below its traceback."""
 
@@ -55,7 +65,7 @@ def preparation_outcome(job: Mapping[str, Any], pods: tuple[Mapping[str, Any], .
         if report:
             return report
     for pod in pods:
-        killed = _killed(pod) or _cut_off(pod)
+        killed = _killed(pod, job) or _cut_off(pod)
         if killed:
             return killed
     ended = _job_end(job, pods)
@@ -95,7 +105,7 @@ def _decoded(pod: Mapping[str, Any], container: str) -> PreparationReport | None
         return None
 
 
-def _killed(pod: Mapping[str, Any]) -> Outcome | None:
+def _killed(pod: Mapping[str, Any], job: Mapping[str, Any]) -> Outcome | None:
     """How the pod ended by itself; of one that is deleted the Job says why."""
     if pod["metadata"].get("deletionTimestamp"):
         return None
@@ -103,9 +113,7 @@ def _killed(pod: Mapping[str, Any]) -> Outcome | None:
         if end.container == _SIDECAR:
             continue
         if end.reason == "OOMKilled":
-            sentence = (
-                f"{_who(end.container)} needed more memory than its limit; raise spec.prepare.resources.limits.memory"
-            )
+            sentence = _too_little(end.container, job)
             return Outcome(failed=True, reason=Reason.PREPARATION_OUT_OF_MEMORY, message=sentence)
         detail = _last_words(end.message) or end.reason or "no message"
         sentence = f"{_who(end.container)} ended with code {end.exit_code}: {detail}"
@@ -113,6 +121,22 @@ def _killed(pod: Mapping[str, Any]) -> Outcome | None:
     if pod.get("status", {}).get("reason") == "Evicted":
         return Outcome(failed=True, reason=Reason.PREPARATION_EVICTED, message=pod["status"].get("message", "evicted"))
     return None
+
+
+def _too_little(container: str, job: Mapping[str, Any]) -> str:
+    """Of memory; with the limit, where the Job names one, and what can be done about this one."""
+    pod = job["spec"].get("template", {}).get("spec", {})
+    limits = {
+        item["name"]: item.get("resources", {}).get("limits", {}).get("memory")
+        for item in (*pod.get("initContainers", ()), *pod.get("containers", ()))
+    }
+    limit = limits.get(container)
+    seen = f"{_who(container)} needed more memory than its limit{f' of {limit}' if limit else ''}"
+    if container in _RAISED:
+        return f"{seen}; raise spec.prepare.resources.limits.memory"
+    if container in _FIXED:
+        return f"{seen}, which is the same for every model: {_FIXED[container]}"
+    return f"{seen}, which is set by what adds that container to the pod"
 
 
 def _cut_off(pod: Mapping[str, Any]) -> Outcome | None:
