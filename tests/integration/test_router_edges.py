@@ -348,6 +348,37 @@ async def test_a_shadow_gets_copies_and_cannot_hold_up_anybody(scene: Scene) -> 
         async with asyncio.timeout(60):
             while not scene.b.seen["grpc"]:  # noqa: ASYNC110 - another process asks
                 await asyncio.sleep(0.01)
+        stream = channel.stream_stream(STREAM)()
+        await stream.write(b"1")
+        assert await stream.read() == b"a"
+        assert await channel.unary_unary(UNARY)(b"x" * (3 << 20)) == b"a"
+        async with asyncio.timeout(60):
+            while scene.b.seen["grpc"] < 2:  # noqa: ASYNC110 - another process asks
+                await asyncio.sleep(0.01)
+        stream.cancel()
+    assert not scene.b.seen["stream"], "copies of calls have any length, streams have no copies"
+
+
+async def test_a_grpc_shadow_that_reads_nothing_holds_up_no_call(scene: Scene) -> None:
+    silent: list[asyncio.StreamWriter] = []
+
+    async def read_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        silent.append(writer)
+
+    async with await asyncio.start_server(read_nothing, scene.b.address, 0, limit=1024) as server:
+        scene.b.grpc_port = server.sockets[0].getsockname()[1]
+        await scene.pod.api.put_servers("digits-b", scene.b)
+        await scene.route({"a": 1000, "b": 0}, shadow={"name": "digits-b", "share": 1000})
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{scene.port}") as channel, asyncio.timeout(60):
+            call = channel.unary_unary(UNARY)
+            while not silent:
+                assert await call(b"x") == b"a"
+            begun = time.monotonic()
+            for _ in range(20):
+                assert await call(b"x" * (3 << 20)) == b"a"
+            assert time.monotonic() - begun < 20, "each that a copy holds up takes 2 s"
+            for writer in silent:
+                writer.close()
 
 
 async def test_a_lost_operator_sends_everything_to_stable_until_a_higher_generation(scene: Scene) -> None:

@@ -150,6 +150,22 @@ def test_only_bodies_of_unknown_length_are_held() -> None:
     assert [("grpc" in match, "headers" in match) for match in held] == [(True, False), (False, False)]
 
 
+def test_a_shadow_copies_short_http_requests_and_grpc_calls_of_any_length_but_no_streams() -> None:
+    parsed = Split.parse("digits", CASES["shadow"])
+    routes = virtual_host(Route(parsed, parsed.weights, parsed.shadow))["routes"]
+    copied = [route for route in routes if "request_mirror_policies" in route.get("route", {})]
+    lengths = [route["match"].get("headers", []) for route in copied]
+    assert ["grpc" in route["match"] for route in copied] == [True, False]
+    assert lengths == [[], [{"name": "content-length", "range_match": {"start": 0, "end": (1 << 20) + 1}}]]
+    assert not any("path" in route["match"] for route in copied)
+    guarded = shadow_clusters(parsed, parsed.revisions[1], SERVERS).values()
+    bounds = [cluster["circuit_breakers"]["thresholds"][0]["max_requests"] for cluster in guarded]
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+    assert bounds == [8, 8]
+    assert "8 copies of HTTP requests and 8 of gRPC calls" in guide
+    assert "HTTP requests whose `Content-Length` is at most 1 MiB" in guide
+
+
 BAD = {
     "generation": (0, "spec.generation is 0"),
     "port": ("20000", "spec.port is '20000'"),

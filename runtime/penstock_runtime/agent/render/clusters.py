@@ -35,8 +35,9 @@ def revision_clusters(split: Split, revision: Revision, endpoints: Sequence[Endp
 def shadow_clusters(split: Split, revision: Revision, endpoints: Sequence[Endpoint]) -> dict[str, dict[str, Any]]:
     """The clusters of copies: few at a time, cut off soon, with room for a whole body.
 
-    A shadow that stops reading holds back the request it is a copy of, until its buffer has room or its stream ends;
-    so each of the three bounds is needed.
+    A shadow that stops reading holds back the HTTP request it is a copy of, until its buffer has room or its stream
+    ends; so each of the three bounds is needed, and that of the length which the routes set. gRPC calls announce none,
+    but are held to their end before they are passed on, so that nothing of them is left to be held back.
     """
     limits = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _SHADOW_MOST)
     longest = {"max_stream_duration": f"{min(split.timeout, _SHADOW_LONGEST):g}s"}
