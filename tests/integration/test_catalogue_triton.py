@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -50,14 +51,27 @@ def answers(installation: Installation, tmp_path_factory: pytest.TempPathFactory
 
 
 def ask_in_turn(installation: Installation, cases: list[Case], work: Path) -> dict[str, Answer]:
-    """One load after the other: several at a time make this server crash, about once in a dozen runs of the suite."""
-    found: dict[str, Answer] = {}
-    with TritonServer(installation, lay_out(cases, work), work, PROJECT) as server:
-        for case in cases:
-            found[case.id] = server.load(case.model)
-            if found[case.id].code == 200:
-                server.unload(case.model)
-            assert server.alive, f"the server died of {case.id}: {server.log()[-2000:]}"
+    """One load after the other; a server that dies is followed by another, which is asked the last case again.
+
+    This server dies about once in a dozen runs of the suite, mostly where several load at a time, and of no case in
+    particular: it still unloads one model when it loads the next. One that kills two servers is to blame.
+    """
+    repository, found, killer = lay_out(cases, work), dict[str, Answer](), ""
+    for number in count():
+        place = work / f"server-{number}"
+        place.mkdir()
+        with TritonServer(installation, repository, place, PROJECT) as server:
+            for case in cases[len(found) :]:
+                answer = server.load(case.model)
+                if answer.code == 200:
+                    server.unload(case.model)
+                if not server.alive:
+                    assert case.id != killer, f"two servers died of {case.id}: {server.log()[-2000:]}"
+                    killer = case.id
+                    break
+                found[case.id] = answer
+            else:
+                break
     return found
 
 
