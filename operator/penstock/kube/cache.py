@@ -91,7 +91,7 @@ class Cache:
             self._remove(key_of(manifest), manifest["metadata"].get("uid", ""), limit)
         return list(missing)
 
-    def lose_sight(self, kind: str) -> list[Mapping[str, Any]]:
+    def lose_sight(self, kind: str) -> tuple[Mapping[str, Any], ...]:
         """Drop all objects of a kind that is not served any more, and return them.
 
         Nothing says that they are gone: served again, the same ones are there at the versions that they had.
@@ -99,7 +99,7 @@ class Cache:
         lost = [manifest for key, manifest in self._objects.items() if key.kind == kind]
         for manifest in lost:
             self._drop(key_of(manifest), manifest)
-        return lost
+        return tuple(lost)
 
     def get(self, key: ObjectKey) -> Mapping[str, Any] | None:
         """One object, or None."""
