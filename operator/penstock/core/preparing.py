@@ -35,6 +35,8 @@ _WARNINGS, _WARNING = 3, 200
 _RESULTS, _ASKED = 1088, 0.3
 """Characters of all gates' results in status, and the part of them that says what was asked; the report has all."""
 _PATIENCE_FOR_PODS = timedelta(seconds=10)
+_HELD_UP = (Reason.UNSCHEDULABLE, Reason.IMAGE_UNAVAILABLE)
+"""Of a Job in whose pod nothing has begun."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,12 @@ def _means(job: Mapping[str, Any]) -> str | None:
     return found
 
 
+def _has_other_means(observed: Observed, status: PreparationStatus, job: Mapping[str, Any]) -> bool:
+    """Whether it would be another Job now; of the Job of a release that did not note them nobody can tell."""
+    made = _make_job(observed, status, job["metadata"]["name"])
+    return not isinstance(made, str) and _means(job) not in (None, _means(made))
+
+
 def _unless_means_changed(observed: Observed, status: PreparationStatus, name: str) -> PreparationStatus:
     """A failure and its means; with others it is as if it had not failed, but for the Job that still has to go.
 
@@ -182,7 +190,8 @@ def _under_way(status: PreparationStatus, outcome: Outcome) -> Preparing:
 
 
 def _with_job(observed: Observed, status: PreparationStatus, job: Mapping[str, Any], now: datetime) -> Preparing:
-    outcome = _unless_asked_again(status, preparation_outcome(job, observed.pods_of_job(job)))
+    pods = observed.pods_of_job(job)
+    outcome = _unless_asked_again(status, preparation_outcome(job, pods))
     if outcome.facts:
         return _succeeded(_told(status, outcome, now), outcome.facts)
     if outcome.needs:
@@ -194,6 +203,8 @@ def _with_job(observed: Observed, status: PreparationStatus, job: Mapping[str, A
     if outcome.failed:
         due = status.retry_time is not None and timestamp(now) >= status.retry_time
         return replace(_failure(status, _moment(status.retry_time)), delete=(key_of(dict(job)),) if due else ())
+    if (not pods or outcome.reason in _HELD_UP) and _has_other_means(observed, status, job):
+        return replace(_under_way(status, outcome), delete=(key_of(dict(job)),))
     started = _moment(job["metadata"].get("creationTimestamp"))
     overdue = started is not None and now - started > _PATIENCE_FOR_PODS
     if overdue and not any(job.get("status", {}).get(count) for count in ("active", "failed", "succeeded")):
