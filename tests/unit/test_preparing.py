@@ -498,6 +498,16 @@ class TestOtherMeans:
         assert world.status["stable"]["uri"] == V2
         assert len(world.requests) == runs + 1
 
+    def test_a_clock_that_is_set_back_puts_no_try_off(self):
+        world = serving_world()
+        world.reports[V2] = failing(Reason.SOURCE_UNAVAILABLE)
+        world.point_to(V2)
+        world.settle()
+        world.now -= timedelta(days=30)
+        world.reports[V2] = PreparationReport(facts=facts(V2))
+        pass_time(world, minutes=11)
+        assert world.status["stable"]["uri"] == V2
+
     @pytest.mark.parametrize("pod", ["is placed nowhere", "has no image", "is not made"])
     def test_a_job_that_cannot_start_is_made_anew_with_other_means(self, pod):
         world = serving_world()
