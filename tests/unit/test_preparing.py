@@ -544,3 +544,40 @@ class TestOtherMeans:
             metadata = {"labels": {}, "ownerReferences": owners}
             world.pods["held-up"] = {"owner": key_of(job), "metadata": metadata, "status": status}
         return job
+
+
+class TestRefused:
+    """Content that this installation or the spec cannot serve."""
+
+    def world(self) -> World:
+        world = serving_world()
+        world.settings = replace(SETTINGS, server_images={})
+        world.reports[V2] = PreparationReport(facts=facts(V2, format="OpenVINO"))
+        world.point_to(V2)
+        world.settle()
+        assert world.condition("Stalled")["reason"] == "InvalidConfig"
+        for key in [key for key in world.objects if key.kind == "Job"]:
+            del world.objects[key]
+        return world
+
+    def test_it_is_not_prepared_again_each_time_its_job_has_gone(self):
+        world = self.world()
+        phases = set()
+        for _ in range(5):
+            world.reconcile()
+            world.step()
+            phases.add((world.status["phase"], world.condition("Stalled")["reason"]))
+        assert phases == {("Failed", "InvalidConfig")}
+        assert len(world.requests) == 2, "of V1 and of V2"
+
+    @pytest.mark.parametrize("by", ["the spec", "the installation"])
+    def test_it_is_once_it_may_be_served(self, by):
+        world = self.world()
+        world.settle()
+        if by == "the spec":
+            world.edit(server={"image": "openvino:2"})
+        else:
+            world.settings = SETTINGS
+        world.settle()
+        assert world.status["stable"]["uri"] == V2
+        assert "reason" not in preparation(world)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+from penstock.api.base import wire
 from penstock.api.facts import GateResult, ModelFacts
 from penstock.api.model import SourceFormat
 from penstock.api.openers import OPENERS
@@ -27,7 +28,7 @@ from .recall import find_record, recall_preparation
 from .refreshing import ask_source, learn_meaning
 from .revision import RevisionRecord, canonical_hash
 
-__all__ = ["Preparing", "name_job", "prepare"]
+__all__ = ["Preparing", "name_job", "prepare", "serving_means"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=10)
 _WARNINGS, _WARNING = 3, 200
@@ -153,6 +154,14 @@ def _has_other_means(observed: Observed, status: PreparationStatus, job: Mapping
     return not isinstance(made, str) and _means(job) not in (None, _means(made))
 
 
+def serving_means(observed: Observed) -> str:
+    """Names what decides, beside the facts, whether content can be served; a refusal that is no failed Job's has it."""
+    spec = observed.deployment.spec
+    token = spec.rollout.retry_token if spec.rollout else None
+    server = wire(spec.server) if spec.server else None
+    return canonical_hash([server, spec.model.served_name, repr(observed.settings), token])[:16]
+
+
 def _unless_means_changed(observed: Observed, status: PreparationStatus, name: str) -> PreparationStatus:
     """A failure and its means; with others it is as if it had not failed, but for the Job that still has to go.
 
@@ -161,8 +170,9 @@ def _unless_means_changed(observed: Observed, status: PreparationStatus, name: s
     job = _make_job(observed, status, name)
     if isinstance(job, str):
         return status
-    if status.means in (None, _means(job)):
-        return status.model_copy(update={"means": _means(job)})
+    means = _means(job) if status.attempt else serving_means(observed)
+    if status.means in (None, means):
+        return status.model_copy(update={"means": means})
     forgotten = ("reason", "message", "retry_time", "means", "gates", "report")
     return status.model_copy(update={"attempt": 0, **dict.fromkeys(forgotten)})
 
