@@ -6,15 +6,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from penstock.api.facts import ArtifactRef
+from penstock.api.preparation import PreparationReport
 from penstock.controller.credentials import Access, SigningKey
 from penstock.controller.garbage import ArtifactCollector
+from penstock.core.names import COMPONENT_LABEL
 from penstock.kube.cache import Cache
 from penstock_runtime.registry import Refused, Registry, RegistryAuth
 from penstock_runtime.web import Web
 from tests.integration.servers import running_registry
+from tests.unit.world import facts
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 HOUR = 3600.0
@@ -64,6 +69,18 @@ class Store:
                 "data": {"facts": {"artifact": {"manifest": digest}}},
             }
         )
+
+    def put(self, kind: str, namespace: str, version: int, **content: Any) -> None:
+        """An object of a preparation."""
+        metadata = {
+            "namespace": namespace,
+            "name": "digits-prepare",
+            "uid": f"{namespace}-{kind}",
+            "resourceVersion": str(version),
+            "labels": {COMPONENT_LABEL: "prepare"},
+            "ownerReferences": [{"kind": "Job", "uid": f"{namespace}-Job"}],
+        }
+        self.cache.put({"kind": kind, "metadata": metadata, **content})
 
     def collector(self, *watched: str) -> ArtifactCollector:
         return ArtifactCollector(self.cache, _Key(self.key), f"http://{self.host}", lambda: self.now, watched)
@@ -157,3 +174,37 @@ async def test_of_a_namespace_that_is_not_watched_nothing_is_taken(store):
     store.now += 2 * HOUR
     await collector.collect()
     assert store.holds("gc4", digest)
+
+
+async def test_what_was_removed_and_comes_back_has_its_hour_again(store):
+    """A report stands under several tags."""
+    digest = store.push("gc6", b"twice")
+    manifest = store.registry("gc6", "pull").manifest("gc6", digest).body
+    store.registry("gc6", "pull", "push").put_manifest("gc6", "result-1", manifest, MANIFEST_TYPE)
+    collector = store.collector("gc6")
+    await collector.collect()
+    store.now += HOUR
+    assert await collector.collect() == 1
+    store.now += 2 * HOUR
+    await collector.collect()
+    assert store.push("gc6", b"twice") == digest
+    assert await collector.collect() == 0
+    assert store.holds("gc6", digest)
+
+
+async def test_what_a_preparation_has_found_again_stays(store):
+    """Content that nobody names any more is not sent again: it is about to be named."""
+    found, other = store.push("gc7", b"known"), store.push("gc7", b"unknown")
+    collector = store.collector("gc7")
+    await collector.collect()
+    store.now += HOUR
+    store.put("Job", "gc7", version=5)
+    assert await collector.collect() == 0, "nobody can say yet what it will name"
+    ended = {"conditions": [{"type": "Complete", "status": "True"}]}
+    store.put("Job", "gc7", version=6, status=ended)
+    artifact = ArtifactRef(repository="store/gc7", manifest=found, layer=found, size_bytes=5)
+    report = PreparationReport(facts=facts(artifact=artifact)).encode()
+    terminated = {"name": "transfer", "state": {"terminated": {"exitCode": 0, "message": report}}}
+    store.put("Pod", "gc7", version=7, status={"containerStatuses": [terminated]})
+    assert await collector.collect() == 1
+    assert (store.holds("gc7", found), store.holds("gc7", other)) == (True, False)

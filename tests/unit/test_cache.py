@@ -251,3 +251,14 @@ def test_of_a_crd_only_what_is_served_is_kept() -> None:
         "spec": {"versions": [{"name": "v1", "served": True}, {"name": "v1beta1", "served": False}]},
         "status": {"conditions": [{"type": "Established", "status": "True"}]},
     }
+
+
+def test_objects_of_a_kind_that_is_served_again_are_seen_again() -> None:
+    cache = Cache()
+    for kind in ("HTTPRoute", "ConfigMap"):
+        cache.put(thing(kind=kind, uid=kind))
+    assert [item["kind"] for item in cache.lose_sight("HTTPRoute")] == ["HTTPRoute"]
+    assert cache.counts() == {"ConfigMap": 1}
+    assert not list(cache.of_kind("HTTPRoute", "ns"))
+    assert cache.put(thing(kind="HTTPRoute", uid="HTTPRoute"))
+    assert ObjectKey("HTTPRoute", "ns", "x") in cache.children(OWNER)

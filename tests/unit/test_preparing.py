@@ -497,3 +497,87 @@ class TestOtherMeans:
         world.settle()
         assert world.status["stable"]["uri"] == V2
         assert len(world.requests) == runs + 1
+
+    def test_a_clock_that_is_set_back_puts_no_try_off(self):
+        world = serving_world()
+        world.reports[V2] = failing(Reason.SOURCE_UNAVAILABLE)
+        world.point_to(V2)
+        world.settle()
+        world.now -= timedelta(days=30)
+        world.reports[V2] = PreparationReport(facts=facts(V2))
+        pass_time(world, minutes=11)
+        assert world.status["stable"]["uri"] == V2
+
+    @pytest.mark.parametrize("pod", ["is placed nowhere", "has no image", "is not made"])
+    def test_a_job_that_cannot_start_is_made_anew_with_other_means(self, pod):
+        world = serving_world()
+        world.point_to(V2)
+        world.reconcile()
+        job = self.hold_up(world, pod)
+        world.run(15)
+        assert jobs(world)[-1] is job, "nothing has changed"
+        world.edit(**MEANS["more memory"])
+        world.settle()
+        assert world.status["stable"]["uri"] == V2
+        assert len(world.requests) == 2, "of V1 and of V2"
+
+    def test_a_job_at_work_ends_with_the_means_that_it_has(self):
+        world = serving_world()
+        world.point_to(V2)
+        world.reconcile()
+        job = self.hold_up(world, "works")
+        world.edit(**MEANS["more memory"])
+        world.run(15)
+        assert job in jobs(world)
+
+    def hold_up(self, world: World, what: str) -> dict:
+        """The Job under way, with a pod in which nothing has begun."""
+        job = next(job for job in jobs(world) if "status" not in job)
+        job["status"] = {} if what == "is not made" else {"active": 1}
+        nowhere = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "insufficient memory"}]}
+        state = {"running": {}} if what == "works" else {"waiting": {"reason": "ImagePullBackOff", "message": "none"}}
+        if what != "is not made":
+            owners = [{"uid": job["metadata"]["uid"]}]
+            status = (
+                nowhere if what == "is placed nowhere" else {"containerStatuses": [{"name": "inspect", "state": state}]}
+            )
+            metadata = {"labels": {}, "ownerReferences": owners}
+            world.pods["held-up"] = {"owner": key_of(job), "metadata": metadata, "status": status}
+        return job
+
+
+class TestRefused:
+    """Content that this installation or the spec cannot serve."""
+
+    def world(self) -> World:
+        world = serving_world()
+        world.settings = replace(SETTINGS, server_images={})
+        world.reports[V2] = PreparationReport(facts=facts(V2, format="OpenVINO"))
+        world.point_to(V2)
+        world.settle()
+        assert world.condition("Stalled")["reason"] == "InvalidConfig"
+        for key in [key for key in world.objects if key.kind == "Job"]:
+            del world.objects[key]
+        return world
+
+    def test_it_is_not_prepared_again_each_time_its_job_has_gone(self):
+        world = self.world()
+        phases = set()
+        for _ in range(5):
+            world.reconcile()
+            world.step()
+            phases.add((world.status["phase"], world.condition("Stalled")["reason"]))
+        assert phases == {("Failed", "InvalidConfig")}
+        assert len(world.requests) == 2, "of V1 and of V2"
+
+    @pytest.mark.parametrize("by", ["the spec", "the installation"])
+    def test_it_is_once_it_may_be_served(self, by):
+        world = self.world()
+        world.settle()
+        if by == "the spec":
+            world.edit(server={"image": "openvino:2"})
+        else:
+            world.settings = SETTINGS
+        world.settle()
+        assert world.status["stable"]["uri"] == V2
+        assert "reason" not in preparation(world)

@@ -284,6 +284,13 @@ async def test_the_default_router_is_made_and_joined_by_a_manager_of_ones_own(sc
     assert scene.server.asked == [("apply", "Router", "penstock-0a1b2c3d")]
 
 
+async def test_who_made_a_router_has_its_fleet_made(scene: Scene) -> None:
+    """The watch brings back what the cache has by then, which is no change and wakes nobody."""
+    scene.plan = Plan(ModelDeploymentStatus(), writes=(Join("default"),))
+    await scene.reconcile()
+    assert scene.woken == [("vision", "default")]
+
+
 async def test_a_router_that_people_made_is_used_and_never_held_on_to(scene: Scene) -> None:
     scene.server.held[ObjectKey("Router", "vision", "default")] = router()
     scene.server.fail = lambda verb, manifest: AlreadyTaken("theirs") if verb == "create" else None

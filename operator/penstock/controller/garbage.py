@@ -1,19 +1,24 @@
 """Takes from the artifact store what no revision record names any more: content, and the reports about it.
 
 An artifact is removed only after it was seen unnamed at every look for an hour: one that a preparation has just
-published is not named yet, and a restart of the operator begins the hour anew. Repositories below `models/` belong to
+published is not named yet, and a restart of the operator begins the hour anew. A preparation may find an artifact that
+is older than that and use it again, so nothing goes from a namespace while one is under way, nor what the Job of one
+that has ended still tells of. Repositories below `models/` belong to
 people and are never touched, and a registry that is not the chart's own is not looked at. The registry frees the disk
 when it starts the next time.
 """
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
 
 from penstock.api.resource import KIND
+from penstock.core.names import COMPONENT_LABEL
+from penstock.core.pipeline import RESOLVE, preparation_outcome
 from penstock.kube.cache import Cache
 
 from .credentials import Access, RegistryCredentials
@@ -43,6 +48,24 @@ def named_artifacts(
     return frozenset(found - {""})
 
 
+def reported_artifacts(jobs: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]) -> frozenset[str] | None:
+    """Digests of the manifests that ended preparations tell of; None while one is under way that may name any."""
+    found: set[str | None] = set()
+    known = list(pods)
+    for job in jobs:
+        if job["metadata"].get("labels", {}).get(COMPONENT_LABEL) == RESOLVE:
+            continue
+        outcome = preparation_outcome(job, tuple(pod for pod in known if _is_of(pod, job)))
+        if not (outcome.facts or outcome.failed or outcome.needs):
+            return None
+        found |= {outcome.facts.artifact.manifest if outcome.facts else None, outcome.report}
+    return frozenset(digest for digest in found if digest)
+
+
+def _is_of(pod: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
+    return any(owner["uid"] == job["metadata"]["uid"] for owner in pod["metadata"].get("ownerReferences") or ())
+
+
 class ArtifactCollector:
     """`collect()` once in a while; what it remembers between looks is when an artifact was first seen unnamed."""
 
@@ -54,7 +77,10 @@ class ArtifactCollector:
         clock: Callable[[], float],
         namespaces: tuple[str, ...] = (),
     ) -> None:
-        """`namespaces` are those watched, empty for all: of any other nothing is known, so nothing is unnamed."""
+        """`namespaces` are those watched, empty for all: of any other nothing is known, so nothing is unnamed.
+
+        `clock` in seconds, monotonic: the hour must not pass at once because somebody has set the time.
+        """
         self._cache, self._credentials, self._url, self._clock = cache, credentials, url, clock
         self._namespaces = namespaces
         self._unnamed: dict[tuple[str, str], float] = {}
@@ -75,20 +101,33 @@ class ArtifactCollector:
 
     async def _collect(self, session: aiohttp.ClientSession, repository: str) -> int:
         headers = await self._headers(Access(repository, ("pull", "delete")))
-        kept = named_artifacts(
-            self._cache.of_kind("ControllerRevision", repository), self._cache.of_kind(KIND, repository)
-        )
+        found = set(await self._digests(session, repository, headers))
         removed, now = 0, self._clock()
-        for digest in await self._digests(session, repository, headers):
+        for place in [place for place in self._unnamed if place[0] == repository and place[1] not in found]:
+            del self._unnamed[place]
+        kept, _ = self._kept(repository)
+        for digest in sorted(found):
             place = (repository, digest)
             if digest in kept:
                 self._unnamed.pop(place, None)
-            elif now - self._unnamed.setdefault(place, now) >= _GRACE_SECONDS:
+            elif now - self._unnamed.setdefault(place, now) >= _GRACE_SECONDS and self._is_free(repository, digest):
                 async with session.delete(f"{self._url}/v2/{repository}/manifests/{digest}", headers=headers):
                     log.info("removed artifact %s of namespace %s: no revision names it", digest, repository)
                 self._unnamed.pop(place)
                 removed += 1
         return removed
+
+    def _is_free(self, namespace: str, digest: str) -> bool:
+        """Asked right before it goes: a preparation or a record may have come while others were removed."""
+        kept, under_way = self._kept(namespace)
+        return not under_way and digest not in kept
+
+    def _kept(self, namespace: str) -> tuple[frozenset[str], bool]:
+        """What is named, and whether a preparation is under way that may name anything."""
+        records = self._cache.of_kind("ControllerRevision", namespace)
+        named = named_artifacts(records, self._cache.of_kind(KIND, namespace))
+        told = reported_artifacts(self._cache.of_kind("Job", namespace), self._cache.of_kind("Pod", namespace))
+        return named | (told or frozenset()), told is None
 
     async def _repositories(self, session: aiohttp.ClientSession) -> list[str]:
         headers = await self._headers(Access("catalog", ("*",), "registry"))
@@ -107,4 +146,4 @@ class ArtifactCollector:
 
     async def _headers(self, access: Access) -> dict[str, str]:
         key = await self._credentials.load_key()
-        return {"Authorization": f"Bearer {key.token('penstock', [access], int(self._clock()), _TOKEN_SECONDS)}"}
+        return {"Authorization": f"Bearer {key.token('penstock', [access], int(time.time()), _TOKEN_SECONDS)}"}

@@ -104,7 +104,7 @@ class Operator:
         self._events = EventRecorder(self._client, instance=settings.identity, observer=self._telemetry.events)
         self._credentials = RegistryCredentials(self._client, settings.namespace, time.time)
         self._collector = ArtifactCollector(
-            self._cache, self._credentials, _url(settings), time.time, settings.watch_namespaces
+            self._cache, self._credentials, _url(settings), time.monotonic, settings.watch_namespaces
         )
         self._workers = self._deployment_workers(), self._router_workers()
 

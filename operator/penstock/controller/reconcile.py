@@ -189,6 +189,7 @@ class Reconciler:
                 await self._writer.hand_over(action.key, action.replicas)
             case Join() | Leave():
                 await self._writer.join(owner, action.router, member=isinstance(action, Join))
+                self._wake_router((owner.namespace, action.router))  # the watch of our own write tells nobody
 
     async def _ensure_credentials(self, namespace: str, *, needed: bool) -> None:
         siblings = [item for item in self._cache.of_kind(KIND, namespace) if _is_alive(item)]

@@ -140,9 +140,9 @@ class RouteWatch:
                 await _first(ends.wait(), seconds=_RETRY_SECONDS)
 
     def _forget(self, kind: Kind) -> None:
-        """Its CRD is gone, and all its objects with it."""
-        for gone in self._cache.retain(kind.name, None, (), ""):
-            self._changed(gone, None)
+        """Its CRD is gone, and all its objects with it; or it serves another version for a while, and they stay."""
+        for lost in self._cache.lose_sight(kind.name):
+            self._changed(lost, None)
         self._settle(kind, served=False)
 
     def _settle(self, kind: Kind, *, served: bool) -> None:

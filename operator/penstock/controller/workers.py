@@ -52,7 +52,9 @@ class Workers:
             try:
                 again = await self._reconcile(key)
             except Fenced:
+                # a renewal that was on its way may open the fence again; else the process ends, and the queue with it
                 outcome.result = "fenced"
+                self._queue.add_rate_limited(key)
                 return
             except ApiError as error:
                 outcome.result = "error"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+from penstock.api.base import wire
 from penstock.api.facts import GateResult, ModelFacts
 from penstock.api.model import SourceFormat
 from penstock.api.openers import OPENERS
@@ -27,7 +28,7 @@ from .recall import find_record, recall_preparation
 from .refreshing import ask_source, learn_meaning
 from .revision import RevisionRecord, canonical_hash
 
-__all__ = ["Preparing", "name_job", "prepare"]
+__all__ = ["Preparing", "name_job", "prepare", "serving_means"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=10)
 _WARNINGS, _WARNING = 3, 200
@@ -35,6 +36,8 @@ _WARNINGS, _WARNING = 3, 200
 _RESULTS, _ASKED = 1088, 0.3
 """Characters of all gates' results in status, and the part of them that says what was asked; the report has all."""
 _PATIENCE_FOR_PODS = timedelta(seconds=10)
+_HELD_UP = (Reason.UNSCHEDULABLE, Reason.IMAGE_UNAVAILABLE)
+"""Of a Job in whose pod nothing has begun."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,20 @@ def _means(job: Mapping[str, Any]) -> str | None:
     return found
 
 
+def _has_other_means(observed: Observed, status: PreparationStatus, job: Mapping[str, Any]) -> bool:
+    """Whether it would be another Job now; of the Job of a release that did not note them nobody can tell."""
+    made = _make_job(observed, status, job["metadata"]["name"])
+    return not isinstance(made, str) and _means(job) not in (None, _means(made))
+
+
+def serving_means(observed: Observed) -> str:
+    """Names what decides, beside the facts, whether content can be served; a refusal that is no failed Job's has it."""
+    spec = observed.deployment.spec
+    token = spec.rollout.retry_token if spec.rollout else None
+    server = wire(spec.server) if spec.server else None
+    return canonical_hash([server, spec.model.served_name, repr(observed.settings), token])[:16]
+
+
 def _unless_means_changed(observed: Observed, status: PreparationStatus, name: str) -> PreparationStatus:
     """A failure and its means; with others it is as if it had not failed, but for the Job that still has to go.
 
@@ -153,8 +170,9 @@ def _unless_means_changed(observed: Observed, status: PreparationStatus, name: s
     job = _make_job(observed, status, name)
     if isinstance(job, str):
         return status
-    if status.means in (None, _means(job)):
-        return status.model_copy(update={"means": _means(job)})
+    means = _means(job) if status.attempt else serving_means(observed)
+    if status.means in (None, means):
+        return status.model_copy(update={"means": means})
     forgotten = ("reason", "message", "retry_time", "means", "gates", "report")
     return status.model_copy(update={"attempt": 0, **dict.fromkeys(forgotten)})
 
@@ -162,12 +180,18 @@ def _unless_means_changed(observed: Observed, status: PreparationStatus, name: s
 def _without_job(observed: Observed, status: PreparationStatus, name: str, now: datetime) -> Preparing:
     if status.reason and status.retry_time is None:
         return _failure(status)
-    if status.retry_time and timestamp(now) < status.retry_time:
+    if status.retry_time and not _is_due(status.retry_time, now):
         return _failure(status, _moment(status.retry_time))
     job = _make_job(observed, status, name)
     if isinstance(job, str):
         return Preparing(status, reason=Reason.IMAGE_UNAVAILABLE, message=job, failed=True)
     return replace(_begun(observed, status), create=(preparation_policy(observed.deployment.metadata), job))
+
+
+def _is_due(retry_time: str, now: datetime) -> bool:
+    """Of a time that no pause reaches the clock has been set back since."""
+    left = datetime.fromisoformat(retry_time) - now
+    return not timedelta(0) < left <= _LONGEST_PAUSE
 
 
 def _begun(observed: Observed, status: PreparationStatus) -> Preparing:
@@ -182,7 +206,8 @@ def _under_way(status: PreparationStatus, outcome: Outcome) -> Preparing:
 
 
 def _with_job(observed: Observed, status: PreparationStatus, job: Mapping[str, Any], now: datetime) -> Preparing:
-    outcome = _unless_asked_again(status, preparation_outcome(job, observed.pods_of_job(job)))
+    pods = observed.pods_of_job(job)
+    outcome = _unless_asked_again(status, preparation_outcome(job, pods))
     if outcome.facts:
         return _succeeded(_told(status, outcome, now), outcome.facts)
     if outcome.needs:
@@ -192,8 +217,10 @@ def _with_job(observed: Observed, status: PreparationStatus, job: Mapping[str, A
     if outcome.failed and not status.reason:
         return replace(_begun(observed, status), delete=(key_of(dict(job)),))
     if outcome.failed:
-        due = status.retry_time is not None and timestamp(now) >= status.retry_time
+        due = status.retry_time is not None and _is_due(status.retry_time, now)
         return replace(_failure(status, _moment(status.retry_time)), delete=(key_of(dict(job)),) if due else ())
+    if (not pods or outcome.reason in _HELD_UP) and _has_other_means(observed, status, job):
+        return replace(_under_way(status, outcome), delete=(key_of(dict(job)),))
     started = _moment(job["metadata"].get("creationTimestamp"))
     overdue = started is not None and now - started > _PATIENCE_FOR_PODS
     if overdue and not any(job.get("status", {}).get(count) for count in ("active", "failed", "succeeded")):

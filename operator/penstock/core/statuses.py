@@ -14,7 +14,7 @@ from .conditions import MESSAGE, Verdict, conditions, timestamp
 from .fleet import RouterPodView
 from .names import DEPLOYMENT_LABEL, REVISION_LABEL
 from .observed import Observed
-from .preparing import Preparing
+from .preparing import Preparing, serving_means
 from .publishing import Publishing
 from .readiness import availability, judge_pass, phase_of, stand_in
 from .rendering import Rendering
@@ -65,7 +65,7 @@ def describe(
         candidate=candidate,
         observed_retry_token=standing.retry_token,
         failed_revision=standing.failed,
-        preparation=_preparation(preparing, target),
+        preparation=_preparation(observed, preparing, target),
         attested_generation=attested[0] if attested else before.attested_generation,
         leaving_since=timestamp(rendering.leaving_since) if rendering.leaving_since else None,
         history=standing.history or None,
@@ -235,7 +235,11 @@ def _outdated(observed: Observed, target: Target, standing: Standing) -> str | N
     return None if stable.fetch_image == settings.jobs_image else fetch + how
 
 
-def _preparation(preparing: Preparing, target: Target) -> PreparationStatus:
+def _preparation(observed: Observed, preparing: Preparing, target: Target) -> PreparationStatus:
+    """Of content that cannot be served it says so itself: its Job goes, and must not be made again and again."""
+    if target.record is None and preparing.facts:
+        refusal = {"reason": target.reason.value, "message": target.message, "means": serving_means(observed)}
+        return preparing.status.model_copy(update=refusal)
     if target.record is None:
         return preparing.status
     return preparing.status.model_copy(update={"revision": target.record.name})

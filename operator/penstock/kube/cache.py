@@ -91,6 +91,16 @@ class Cache:
             self._remove(key_of(manifest), manifest["metadata"].get("uid", ""), limit)
         return list(missing)
 
+    def lose_sight(self, kind: str) -> tuple[Mapping[str, Any], ...]:
+        """Drop all objects of a kind that is not served any more, and return them.
+
+        Nothing says that they are gone: served again, the same ones are there at the versions that they had.
+        """
+        lost = [manifest for key, manifest in self._objects.items() if key.kind == kind]
+        for manifest in lost:
+            self._drop(key_of(manifest), manifest)
+        return tuple(lost)
+
     def get(self, key: ObjectKey) -> Mapping[str, Any] | None:
         """One object, or None."""
         return self._objects.get(key)
@@ -154,10 +164,13 @@ class Cache:
         known = self._objects.get(key)
         if known is None or (uid and known["metadata"].get("uid") != uid):
             return False
+        self._drop(key, known)
+        return True
+
+    def _drop(self, key: ObjectKey, known: Mapping[str, Any]) -> None:
         del self._objects[key]
         self._by_kind[key.kind][key.namespace].discard(key)
         self._unlink(key, known)
-        return True
 
     def _unlink(self, key: ObjectKey, known: Mapping[str, Any]) -> None:
         self._by_uid.pop(known["metadata"].get("uid", ""), None)
