@@ -1,0 +1,68 @@
+"""Which clusters stand in the agent's document, and how long."""
+
+from pathlib import Path
+
+import pytest
+
+from penstock_runtime.agent.book import Book
+from penstock_runtime.agent.clusterset import ClusterSet
+from penstock_runtime.agent.envoy import Envoy
+from penstock_runtime.agent.settings import Ports, Settings
+
+from .test_agent_files import FakeClock
+from .test_agent_render import spec
+
+DRAIN = 60.0
+STABLE = {"name": "digits-a", "model": "digits", "weight": 1000}
+OTHER = {"name": "digits-b", "model": "digits", "weight": 0}
+
+
+class Stage:
+    """A book and the clusters made of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.clock = folder, FakeClock()
+        settings = Settings("vision", "default", folder, DRAIN, "http://none", folder, frozenset())
+        self.book = Book("default", folder / "splits", self.clock.clocks)
+        self.clusters = ClusterSet(settings, self.book, Envoy(Ports()), self.clock.clocks)
+        self.book.restore()
+        self.clusters.restore()
+        self.book.replace({})
+        self.book.replace_slices([])
+
+    def want(self, *revisions: dict[str, object]) -> None:
+        generation = max((one.generation for one in self.book.splits.values()), default=0) + 1
+        self.book.put("digits", spec(generation=generation, revisions=list(revisions)))
+        self.look()
+
+    def look(self) -> None:
+        self.clusters.settled = True
+        self.clusters.write(frozenset())
+
+    def has(self, revision: str) -> bool:
+        return f"/{revision}/" in (self.folder / "envoy" / "cds" / "cds.json").read_text()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+def test_a_revision_that_leaves_keeps_its_clusters_for_a_drain(stage: Stage) -> None:
+    stage.want(STABLE, OTHER)
+    stage.want(STABLE)
+    assert (stage.has("digits-b"), stage.clusters.next_retirement()) == (True, stage.clock.now + DRAIN)
+    stage.clock.now += DRAIN
+    stage.look()
+    assert (stage.has("digits-b"), stage.clusters.next_retirement()) == (False, None)
+
+
+def test_a_revision_that_comes_back_is_not_about_to_go(stage: Stage) -> None:
+    stage.want(STABLE, OTHER)
+    stage.want(STABLE)
+    stage.clock.now += DRAIN / 2
+    stage.want(STABLE, OTHER)
+    assert stage.clusters.next_retirement() is None, "a moment that has passed would make the loop spin"
+    stage.clock.now += DRAIN
+    stage.want(STABLE)
+    assert stage.has("digits-b"), "its drain begins anew"
