@@ -144,6 +144,26 @@ def test_a_port_is_free_again_when_its_model_is_gone(tmp_path: Path) -> None:
     assert (set(first.splits), first.refused) == ({"f" * 36}, {})
 
 
+def test_a_port_is_free_again_when_its_model_moves(tmp_path: Path) -> None:
+    first = book(tmp_path, FakeClock())
+    first.put("faces", spec(deployment="faces", deploymentUid="f" * 36))
+    first.put("digits", spec())
+    assert set(first.refused) == {UID}
+    first.put("faces", spec(deployment="faces", deploymentUid="f" * 36, generation=18, port=20001))
+    assert (set(first.splits), first.refused) == ({UID, "f" * 36}, {})
+
+
+def test_a_split_that_was_refused_is_not_what_a_new_process_takes_up(tmp_path: Path) -> None:
+    clock = FakeClock()
+    first = book(tmp_path, clock)
+    first.put("digits", spec(supervision=PROMISE))
+    first.put("digits", spec(generation=18, port=0))
+    assert first.due() == [UID]
+    first.fall_back(UID)
+    second = book(tmp_path, clock)
+    assert (second.splits[UID].generation, second.route(UID).expired) == (17, True)
+
+
 def test_a_damaged_memory_of_a_split_is_left_out(tmp_path: Path) -> None:
     first = book(tmp_path, FakeClock())
     first.put("digits", spec())
