@@ -1,5 +1,6 @@
 """Which clusters stand in the agent's document, and how long."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from penstock_runtime.agent.clusterset import ClusterSet
 from penstock_runtime.agent.envoy import Envoy
 from penstock_runtime.agent.settings import Ports, Settings
 
-from .test_agent_files import FakeClock
+from .test_agent_files import FakeClock, fail
 from .test_agent_render import spec
 
 DRAIN = 60.0
@@ -66,3 +67,13 @@ def test_a_revision_that_comes_back_is_not_about_to_go(stage: Stage) -> None:
     stage.clock.now += DRAIN
     stage.want(STABLE)
     assert stage.has("digits-b"), "its drain begins anew"
+
+
+def test_what_could_not_be_written_is_written_once_it_can_be(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.book.put("digits", spec(revisions=[STABLE]))
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="no space"):
+            stage.look()
+    stage.look()
+    assert stage.has("digits-a")

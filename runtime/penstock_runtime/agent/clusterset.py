@@ -56,7 +56,7 @@ class ClusterSet:
         leaving = {name: self._leaves_at(name, now, named) for name in parts.keys() - wanted.keys()}
         self._retire = {name: at for name, at in leaving.items() if at is not None and now < at}
         wanted |= {name: parts[name] for name, at in leaving.items() if at is None or now < at}
-        if wanted != parts:
+        if wanted != parts or not self._document.whole:
             self._document.write(wanted)
             self.loaded &= wanted.keys()
             self._written_at, self.settled = now, False

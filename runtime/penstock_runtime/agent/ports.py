@@ -29,7 +29,7 @@ class PortSet:
         wanted = {uid: self._text(uid, split.port) for uid, split in self._book.splits.items() if uid in routed}
         if not self._book.splits_listed:
             wanted = {**self._document.parts, **wanted}
-        if wanted != self._document.parts:
+        if wanted != self._document.parts or not self._document.whole:
             self._document.write(wanted)
             self.settled = False
 

@@ -66,7 +66,7 @@ class RouteTable:
         wanted = {uid: text for uid in self._book.splits if (text := self._wanted(uid, loaded)) is not None}
         if not self._book.splits_listed:
             wanted = {**parts, **wanted}
-        if wanted == parts:
+        if wanted == parts and self._document.whole:
             return
         for uid in wanted.keys() | parts.keys():
             if wanted.get(uid) != parts.get(uid):
