@@ -1,5 +1,6 @@
 """Which clusters stand in the agent's document, and how long."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from penstock_runtime.agent.book import Book
 from penstock_runtime.agent.clusterset import ClusterSet
 from penstock_runtime.agent.envoy import Envoy
+from penstock_runtime.agent.ports import PortSet
+from penstock_runtime.agent.routetable import RouteTable
 from penstock_runtime.agent.settings import Ports, Settings
 
 from .test_agent_files import FakeClock, fail
@@ -23,9 +26,9 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.clock = folder, FakeClock()
-        settings = Settings("vision", "default", folder, DRAIN, "http://none", folder, frozenset())
+        self.settings = Settings("vision", "default", folder, DRAIN, "http://none", folder, frozenset())
         self.book = Book("default", folder / "splits", self.clock.clocks)
-        self.clusters = ClusterSet(settings, self.book, Envoy(Ports()), self.clock.clocks)
+        self.clusters = ClusterSet(self.settings, self.book, Envoy(Ports()), self.clock.clocks)
         self.book.restore()
         self.clusters.restore()
         self.book.replace({})
@@ -77,3 +80,39 @@ def test_what_could_not_be_written_is_written_once_it_can_be(stage: Stage, monke
             stage.look()
     stage.look()
     assert stage.has("digits-a")
+
+
+class Agrees(Envoy):
+    """Has taken the route table that stands there."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(Ports())
+        self.file = folder / "envoy" / "rds" / "rds.json"
+
+    async def was_refused(self, document: str) -> bool:
+        return False
+
+    async def attested(self) -> int:
+        return int(json.loads(self.file.read_text())["version_info"])
+
+
+async def test_nothing_is_kept_of_models_that_are_gone(tmp_path: Path) -> None:
+    """Or an agent's memory would grow with every model that ever was."""
+    stage, envoy = Stage(tmp_path), Agrees(tmp_path)
+    routes = RouteTable(stage.settings, stage.book, envoy, stage.clock.clocks)
+    listeners = PortSet(stage.settings, stage.book, envoy)
+    routes.restore()
+    listeners.restore()
+    loaded = frozenset(f"one-----/digits-{revision}/{kind}" for revision in "ab" for kind in ("http", "grpc"))
+    stage.book.put("one", spec(deploymentUid=f"{'one':-<36}"))
+    for gone in (False, True):
+        if gone:
+            stage.book.remove("one")
+        routes.write(loaded)
+        await routes.attest()
+        listeners.write(frozenset(routes.good))
+        routes.tell(frozenset(), {})
+        kept = [
+            name for part in (routes, listeners) for name, item in vars(part).items() if isinstance(item, dict) and item
+        ]
+        assert bool(kept) is not gone, kept
