@@ -16,7 +16,7 @@ __all__ = ["History", "PodHistory", "merge"]
 
 _KEPT_SECONDS = 1800
 _SET_BACK_SECONDS = 60
-"""What a pod has told may be newer than its clock by this much: a little less mends itself, sooner than by a new start."""
+"""What a pod has told may be newer than its clock by this much; so little mends itself soon."""
 
 
 @dataclass
