@@ -162,18 +162,12 @@ def _unless_means_changed(observed: Observed, status: PreparationStatus, name: s
 def _without_job(observed: Observed, status: PreparationStatus, name: str, now: datetime) -> Preparing:
     if status.reason and status.retry_time is None:
         return _failure(status)
-    if status.retry_time and not _is_due(status.retry_time, now):
+    if status.retry_time and timestamp(now) < status.retry_time:
         return _failure(status, _moment(status.retry_time))
     job = _make_job(observed, status, name)
     if isinstance(job, str):
         return Preparing(status, reason=Reason.IMAGE_UNAVAILABLE, message=job, failed=True)
     return replace(_begun(observed, status), create=(preparation_policy(observed.deployment.metadata), job))
-
-
-def _is_due(retry_time: str, now: datetime) -> bool:
-    """Of a time that no pause reaches the clock has been set back since."""
-    left = datetime.fromisoformat(retry_time) - now
-    return not timedelta(0) < left <= _LONGEST_PAUSE
 
 
 def _begun(observed: Observed, status: PreparationStatus) -> Preparing:
@@ -198,7 +192,7 @@ def _with_job(observed: Observed, status: PreparationStatus, job: Mapping[str, A
     if outcome.failed and not status.reason:
         return replace(_begun(observed, status), delete=(key_of(dict(job)),))
     if outcome.failed:
-        due = status.retry_time is not None and _is_due(status.retry_time, now)
+        due = status.retry_time is not None and timestamp(now) >= status.retry_time
         return replace(_failure(status, _moment(status.retry_time)), delete=(key_of(dict(job)),) if due else ())
     started = _moment(job["metadata"].get("creationTimestamp"))
     overdue = started is not None and now - started > _PATIENCE_FOR_PODS
