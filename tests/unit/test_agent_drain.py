@@ -86,6 +86,21 @@ async def test_without_envoy_there_is_nothing_to_drain(monkeypatch: pytest.Monke
     assert clock.now == 0
 
 
+async def test_an_envoy_too_busy_to_say_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy(FakeEnvoy):
+        async def start_drain(self) -> None:
+            raise TimeoutError
+
+        async def active_requests(self) -> int:
+            if (left := await super().active_requests()) < 0:
+                raise TimeoutError
+            return left
+
+    clock = FakeTime(monkeypatch)
+    await Drain(Busy(-1, -1, 3, 0), 60.0, clock.clocks).wait()  # type: ignore[arg-type]
+    assert clock.now == 5.75
+
+
 async def test_the_server_answers_get_alone() -> None:
     async def hello(peer: str, query: dict[str, str]) -> Answer:
         return Answer.text(200, f"{peer} {query.get('x', '')}")

@@ -59,6 +59,41 @@ def test_a_document_that_is_gone_is_written_again(tmp_path: Path) -> None:
     assert read(tmp_path)["resources"] == [{"name": "one"}]
 
 
+def test_a_write_that_fails_is_told_apart_from_one_that_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = document(tmp_path)
+    first.restore()
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="no space"):
+            first.write({"one": '{"name":"one"}'})
+    assert not first.whole
+    first.write({"one": '{"name":"one"}'})
+    assert (first.whole, read(tmp_path)["resources"]) == (True, [{"name": "one"}])
+
+
+def test_a_version_that_envoy_may_have_read_is_never_given_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full after the document and before the memory of it, and then the agent ends."""
+    first = document(tmp_path)
+    first.restore()
+    rename, left = os.replace, iter([True])
+
+    def once(source: Path, target: Path) -> None:
+        if not next(left, False):
+            fail()
+        rename(source, target)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", once)
+        with pytest.raises(OSError, match="no space"):
+            first.write({"one": '{"name":"one"}'})
+    second = document(tmp_path)
+    second.restore()
+    assert (second.version, second.whole) == (2, False)
+    assert second.write({}) == 3
+
+
 def test_a_reader_never_sees_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "file"
     replace_file(target, "old")
@@ -142,6 +177,26 @@ def test_a_port_is_free_again_when_its_model_is_gone(tmp_path: Path) -> None:
     assert first.refused == {"f" * 36: "its port 20000 belongs to TrafficSplit digits; expected one of its own"}
     first.remove("digits")
     assert (set(first.splits), first.refused) == ({"f" * 36}, {})
+
+
+def test_a_port_is_free_again_when_its_model_moves(tmp_path: Path) -> None:
+    first = book(tmp_path, FakeClock())
+    first.put("faces", spec(deployment="faces", deploymentUid="f" * 36))
+    first.put("digits", spec())
+    assert set(first.refused) == {UID}
+    first.put("faces", spec(deployment="faces", deploymentUid="f" * 36, generation=18, port=20001))
+    assert (set(first.splits), first.refused) == ({UID, "f" * 36}, {})
+
+
+def test_a_split_that_was_refused_is_not_what_a_new_process_takes_up(tmp_path: Path) -> None:
+    clock = FakeClock()
+    first = book(tmp_path, clock)
+    first.put("digits", spec(supervision=PROMISE))
+    first.put("digits", spec(generation=18, port=0))
+    assert first.due() == [UID]
+    first.fall_back(UID)
+    second = book(tmp_path, clock)
+    assert (second.splits[UID].generation, second.route(UID).expired) == (17, True)
 
 
 def test_a_damaged_memory_of_a_split_is_left_out(tmp_path: Path) -> None:

@@ -140,6 +140,19 @@ async def test_a_version_that_is_too_old_means_a_new_list(tmp_path: Path, gone: 
     assert steps == [["a"], ["b"]]
 
 
+@pytest.mark.parametrize("ending", [chunked(), chunked(event("ERROR", 0, code=504, message="too large a version"))])
+async def test_a_watch_that_ends_at_once_is_begun_again_after_a_pause(
+    tmp_path: Path, ending: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a proxy that cuts streams off, or a server that is behind: not hundreds of connections a second."""
+    monkeypatch.setattr(watch, "_FIRST_DELAY", 0.02)
+    monkeypatch.setattr(watch, "_LONGEST_DELAY", 0.02)
+    begun = asyncio.get_running_loop().time()
+    steps, asked = await followed(tmp_path, [listing(5), *[ending] * 5, chunked(event("ADDED", 6, "b"))], 2)
+    assert asyncio.get_running_loop().time() - begun >= 5 * 0.02
+    assert (steps, "resourceVersion=5 " in asked[6]) == ([[], "+b"], True)
+
+
 async def test_a_list_that_fails_is_tried_again(tmp_path: Path) -> None:
     steps, _ = await followed(tmp_path, [whole(b"", 500), whole(b"[]"), listing(9, "b")], 1)
     assert steps == [["b"]]

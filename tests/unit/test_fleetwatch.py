@@ -206,6 +206,25 @@ async def test_a_mute_pod_holds_the_counters_and_has_not_answered() -> None:
         assert len(view.rows) == HISTORY_SECONDS
 
 
+async def test_a_mute_pod_is_not_waited_for_once_for_each_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.controller.fleetwatch._PATIENCE", 0.4)
+    async with watching("p1", "p2") as running:
+        answers = running.routers.observe
+
+        async def observe(address: str, uids: list[str], since: int | None) -> PodAnswer | None:
+            mute = address in running.routers.mute
+            await asyncio.sleep(0.45 if mute else 0)
+            return await answers(address, uids, since)
+
+        monkeypatch.setattr(running.routers, "observe", observe)
+        running.routers.mute = {"p2"}
+        for number in range(10):
+            running.watch.follow(("ns", f"m{number}"), interest(uid=f"u{number}"))
+        await running.rounds()
+        asked = [address for address, *_ in running.routers.asked]
+        assert (asked.count("p1"), asked.count("p2")) == (10, 1)
+
+
 async def test_a_pod_without_the_model_does_not_attest() -> None:
     async with watching("p1") as running:
         running.routers.unknown = {"u1"}

@@ -149,6 +149,21 @@ def test_a_hole_in_an_answer_is_a_second_that_does_not_count() -> None:
     assert seconds(history, "p") == [1, 3]
 
 
+@pytest.mark.parametrize("ahead", [100, 3600])
+def test_a_pod_whose_clock_is_set_back_is_counted_from_then_on(ahead: int) -> None:
+    history = History(0)
+    right, wrong = steady(*[1] * 30), Pod(ahead + 1, [(0, 1)] * 20)
+    poll(history, right, "right", 20)
+    poll(history, wrong, "wrong", ahead + 20)
+    history.use(20)
+    wrong = Pod(21, [(0, 10)] * 10)
+    for now in (29, 30):
+        poll(history, right, "right", now)
+        poll(history, wrong, "wrong", now)
+    rows = history.rows({"right", "wrong"})
+    assert [(row.second, row.counts["a"].requests) for row in rows] == [(second, 11) for second in range(21, 31)]
+
+
 def test_used_seconds_never_come_back() -> None:
     history = History(0)
     poll(history, steady(1, 1, 1), "p", 3)

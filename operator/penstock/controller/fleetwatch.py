@@ -28,6 +28,8 @@ HISTORY_SECONDS = 900
 _FRESH_SECONDS = 5.0
 _RECENT_SECONDS = 30
 _MODELS_A_REQUEST = 50
+_PATIENCE = 1.0
+"""Seconds of a round after which a pod is asked nothing more, or one that is mute would keep all models waiting."""
 
 
 class FleetReader(Protocol):
@@ -204,7 +206,11 @@ class FleetWatch:
         uid, address = pod["metadata"]["uid"], pod["status"].get("podIP")
         if not address:
             return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE
         for since, group in _requests(uid, models, floor(self._clock())):
+            if loop.time() >= until:
+                return
             answer = await self._reader.observe(address, [model.interest.uid for model in group], since)
             if answer is not None:
                 for model in group:

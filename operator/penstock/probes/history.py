@@ -15,6 +15,8 @@ from .answers import PodRow, PodSplit
 __all__ = ["History", "PodHistory", "merge"]
 
 _KEPT_SECONDS = 1800
+_SET_BACK_SECONDS = 60
+"""What a pod has told may be newer than its clock by this much; so little mends itself soon."""
 
 
 @dataclass
@@ -80,8 +82,15 @@ class History:
         return max(known.last, self._after) if known else self._after
 
     def take(self, pod: str, split: PodSplit | None, now: float, since: int) -> None:
-        """What a pod answered at its time `now` about the seconds newer than `since`; None: it has no such model."""
+        """What a pod answered at its time `now` about the seconds newer than `since`; None: it has no such model.
+
+        What a pod told before its clock was set back is forgotten: those seconds are still to come, and until then it
+        would be left out of all that count.
+        """
         known = self._pods.setdefault(pod, PodHistory(self._after))
+        if now < known.last - _SET_BACK_SECONDS:
+            self._pods[pod] = PodHistory(self._after)
+            return
         if split is None:
             known.last = max(known.last, int(now))
             return

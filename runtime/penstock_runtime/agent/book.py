@@ -1,6 +1,7 @@
 """What the API server wants: splits, endpoints and supervision, kept on disk for the next process of this agent."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,7 @@ class Book:
     def __init__(self, router: str, folder: Path, clocks: Clocks) -> None:
         self._router, self._folder, self._clocks = router, folder, clocks
         self._specs: dict[str, Mapping[str, Any]] = {}
+        self._good: dict[str, Mapping[str, Any]] = {}
         self._uids: dict[str, str] = {}
         self._timers: dict[str, Timer] = {}
         self._pieces: dict[str, Piece] = {}
@@ -48,6 +50,7 @@ class Book:
                 if timer := restored(found["timer"]):
                     self._timers[timer.uid] = timer
                 self.put(found["name"], found["spec"])
+                self._timers = {uid: timer for uid, timer in self._timers.items() if uid in self.splits}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("%s: %s; it is left out", path, error)
 
@@ -66,6 +69,8 @@ class Book:
             if self.refused.get(uid) != str(error):
                 log.error("TrafficSplit %s is refused: %s", name, error)  # noqa: TRY400 - a sentence for a person
             self.refused[uid] = str(error)
+        else:
+            self._try_refused()
         self.changed.set()
 
     def remove(self, name: str) -> None:
@@ -76,9 +81,7 @@ class Book:
         self.refused.pop(str(spec.get("deploymentUid", "")), None)
         self._forget(name)
         self.changed.set()
-        for other, waiting in list(self._specs.items()):
-            if str(waiting.get("deploymentUid", "")) in self.refused:
-                self.put(other, waiting)
+        self._try_refused()
 
     def replace(self, specs: Mapping[str, Mapping[str, Any]]) -> None:
         """All splits that there are."""
@@ -151,6 +154,16 @@ class Book:
         self._remember(uid, spend(self._timers[uid], applied=True))
         self.changed.set()
 
+    def _try_refused(self) -> None:
+        """What a split has let go of, its port or its uid, may be what another one waits for."""
+        before = 0
+        while self.refused and len(self.refused) != before:
+            before = len(self.refused)
+            for name, spec in self._specs.items():
+                if str(spec.get("deploymentUid", "")) in self.refused:
+                    with contextlib.suppress(Malformed):
+                        self._accept(Split.parse(name, spec), spec)
+
     def _accept(self, split: Split, spec: Mapping[str, Any]) -> None:
         for other in self.splits.values():
             if other.name != split.name and (other.port == split.port or other.uid == split.uid):
@@ -168,7 +181,7 @@ class Book:
         self._uids[split.name] = split.uid
         if self.splits.get(split.uid) != split or self._timers.get(split.uid) != timer:
             self.splits[split.uid] = split
-            self._specs[split.name] = spec
+            self._good[split.uid] = spec
             self._remember(split.uid, timer)
 
     def _forget(self, name: str) -> None:
@@ -176,12 +189,13 @@ class Book:
         if uid is not None:
             self.splits.pop(uid, None)
             self._timers.pop(uid, None)
+            self._good.pop(uid, None)
             self._file(uid).unlink(missing_ok=True)
 
     def _remember(self, uid: str, timer: Timer) -> None:
         self._timers[uid] = timer
         name = self.splits[uid].name
-        replace_file(self._file(uid), json.dumps({"name": name, "spec": self._specs[name], "timer": timer.store()}))
+        replace_file(self._file(uid), json.dumps({"name": name, "spec": self._good[uid], "timer": timer.store()}))
 
     def _file(self, uid: str) -> Path:
         return self._folder / f"{uid}.json"

@@ -53,13 +53,10 @@ class ClusterSet:
             return
         parts = self._document.parts
         wanted = self._wanted()
-        for name in parts.keys() - wanted.keys():
-            if name in named:
-                self._retire.pop(name, None)
-            if name in named or now < self._retire.setdefault(name, now + self._settings.drain):
-                wanted[name] = parts[name]
-        self._retire = {name: at for name, at in self._retire.items() if wanted.get(name) == parts.get(name)}
-        if wanted != parts:
+        leaving = {name: self._leaves_at(name, now, named) for name in parts.keys() - wanted.keys()}
+        self._retire = {name: at for name, at in leaving.items() if at is not None and now < at}
+        wanted |= {name: parts[name] for name, at in leaving.items() if at is None or now < at}
+        if wanted != parts or not self._document.whole:
             self._document.write(wanted)
             self.loaded &= wanted.keys()
             self._written_at, self.settled = now, False
@@ -83,6 +80,10 @@ class ClusterSet:
     def next_retirement(self) -> float | None:
         """When the next cluster goes, on the monotonic clock."""
         return min(self._retire.values(), default=None)
+
+    def _leaves_at(self, name: str, now: float, named: frozenset[str]) -> float | None:
+        """When a cluster that no split wants goes; None while a route names it."""
+        return None if name in named else self._retire.get(name, now + self._settings.drain)
 
     def _wanted(self) -> dict[str, str]:
         endpoints = self._book.endpoints()

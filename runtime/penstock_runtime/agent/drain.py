@@ -27,7 +27,8 @@ class Drain:
     """Started once; asked again it waits for the same end.
 
     Envoy fails its readiness and asks clients to leave: `connection: close`, GOAWAY; it accepts connections until the
-    process ends. The drain is over when no request is active, after 5 s at least, and after `seconds` anyway.
+    process ends. The drain is over when no request is active, after 5 s at least, and after `seconds` anyway; an Envoy
+    that is too busy to say has requests.
     """
 
     def __init__(self, envoy: Envoy, seconds: float, clocks: Clocks) -> None:
@@ -49,6 +50,8 @@ class Drain:
         begun = self._clocks.monotonic()
         try:
             await self._envoy.start_drain()
+        except TimeoutError:
+            log.warning("drain: Envoy is slow to answer; waiting for its requests all the same")
         except UNREACHABLE as error:
             log.warning("drain: Envoy does not answer: %s", error)
             return
@@ -60,5 +63,7 @@ class Drain:
     async def _is_busy(self) -> bool:
         try:
             return await self._envoy.active_requests() > 0
+        except TimeoutError:
+            return True
         except UNREACHABLE:
             return False

@@ -23,12 +23,14 @@ class Document:
     """One file that Envoy watches: parts by name, each compact JSON, in a frame that carries a version.
 
     What stands in it is remembered in `memory`, from where a new process of the agent takes it up; the version grows
-    with every write.
+    with every write. Not `whole` is a document whose last write failed, or was cut short in an earlier process: what is
+    wanted has to be written then, even if it is what `parts` say.
     """
 
     def __init__(self, target: Path, memory: Path, frame: Frame) -> None:
         self._target, self._memory, self._frame = target, memory, frame
         self.version = 0
+        self.whole = True
         self.parts: dict[str, str] = {}
 
     def restore(self) -> bool:
@@ -44,13 +46,24 @@ class Document:
             return False
         if not self._target.exists():
             self.write(self.parts)
+        written = self._version_written()
+        self.whole = written == self.version
+        self.version = max(self.version, written)
         return True
 
     def write(self, parts: Mapping[str, str]) -> int:
         """Replace all parts; returns the new version."""
         self.version += 1
-        self.parts = dict(parts)
+        self.parts, self.whole = dict(parts), False
         replace_file(self._target, self._frame(self.version, self.parts.values()))
         remembered = ",".join(f"{json.dumps(name)}:{text}" for name, text in self.parts.items())
         replace_file(self._memory, f'{{"version":{self.version},"parts":{{{remembered}}}}}')
+        self.whole = True
         return self.version
+
+    def _version_written(self) -> int:
+        """Of the file that Envoy watches; 0 where it cannot be read."""
+        try:
+            return int(json.loads(self._target.read_text())["version_info"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0

@@ -26,10 +26,12 @@ class PortSet:
 
     def write(self, routed: frozenset[str]) -> None:
         """Open the ports of the models that are `routed`; close those of models that are gone."""
-        wanted = {uid: self._text(uid, split.port) for uid, split in self._book.splits.items() if uid in routed}
+        splits = {uid: split for uid, split in self._book.splits.items() if uid in routed}
+        self._rendered = {(uid, split.port): self._text(uid, split.port) for uid, split in splits.items()}
+        wanted = {uid: text for (uid, _), text in self._rendered.items()}
         if not self._book.splits_listed:
             wanted = {**self._document.parts, **wanted}
-        if wanted != self._document.parts:
+        if wanted != self._document.parts or not self._document.whole:
             self._document.write(wanted)
             self.settled = False
 
@@ -42,6 +44,4 @@ class PortSet:
         self.settled = len(self.open) == len(self._document.parts)
 
     def _text(self, uid: str, port: int) -> str:
-        if (uid, port) not in self._rendered:
-            self._rendered[uid, port] = compact(model_listener(self._settings, uid, port))
-        return self._rendered[uid, port]
+        return self._rendered.get((uid, port)) or compact(model_listener(self._settings, uid, port))

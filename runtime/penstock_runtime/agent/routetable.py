@@ -62,11 +62,14 @@ class RouteTable:
 
     def write(self, loaded: frozenset[str]) -> None:
         """Put the wanted routes in place, if they differ from what is there."""
+        for uid in (self._rendered.keys() | self._refused.keys()) - self._book.splits.keys():
+            self._rendered.pop(uid, None)
+            self._refused.pop(uid, None)
         parts = self._document.parts
         wanted = {uid: text for uid in self._book.splits if (text := self._wanted(uid, loaded)) is not None}
         if not self._book.splits_listed:
             wanted = {**parts, **wanted}
-        if wanted == parts:
+        if wanted == parts and self._document.whole:
             return
         for uid in wanted.keys() | parts.keys():
             if wanted.get(uid) != parts.get(uid):

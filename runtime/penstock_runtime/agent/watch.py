@@ -92,7 +92,8 @@ async def follow(api: Api, path: str, query: Mapping[str, str], sink: Sink) -> N
     """Keep the sink current for ever.
 
     A failure of any kind is tried again within a second, a 403 too: an API server that has just started does not know
-    its roles yet. While the server is away the sink keeps what it has; when a version is too old, all is listed anew.
+    its roles yet, and a watch that ends without an event. While the server is away the sink keeps what it has; when a
+    version is too old, all is listed anew.
     """
     version, delay = "", _FIRST_DELAY
     while True:
@@ -101,12 +102,10 @@ async def follow(api: Api, path: str, query: Mapping[str, str], sink: Sink) -> N
                 listing = await api.list(path, query)
                 sink.replace(listing.get("items") or ())
                 version = str(listing["metadata"]["resourceVersion"])
+            continue_at_once = False
             async for event in api.watch(path, query, version):
-                version = _take(event, sink, version)
-                delay = _FIRST_DELAY
-                if not version:
-                    break
-            continue_at_once = bool(version)
+                version = _take(event, sink)
+                delay, continue_at_once = _FIRST_DELAY, True
         except (OSError, ValueError, KeyError, HttpError, EOFError, TimeoutError) as error:
             log.warning("%s: %s: %s; again in %.1f s", path, type(error).__name__, error, delay)
             if isinstance(error, HttpError) and error.status == 410:
@@ -117,12 +116,11 @@ async def follow(api: Api, path: str, query: Mapping[str, str], sink: Sink) -> N
             delay = min(delay * 2, _LONGEST_DELAY)
 
 
-def _take(event: Mapping[str, Any], sink: Sink, version: str) -> str:
-    """Hand one event on; returns the version to go on from, empty to list anew."""
+def _take(event: Mapping[str, Any], sink: Sink) -> str:
+    """Hand one event on; returns the version to go on from, raises HttpError for one that ends the watch."""
     item = event["object"]
     if event["type"] == "ERROR":
-        log.info("watch: %s", item.get("message", "ended by the server"))
-        return "" if item.get("code") in (410, None) else version
+        raise HttpError(item.get("code") or 410, item.get("message", "ended by the server"))
     if event["type"] in ("ADDED", "MODIFIED"):
         sink.put(item)
     elif event["type"] == "DELETED":
