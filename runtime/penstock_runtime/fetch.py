@@ -160,9 +160,9 @@ def _unpack_answer(answer: Answer, layer: str, size: int, root: Path) -> None:
     stream = _HashingStream(answer, size)
     try:
         _unpack(stream, root)
+        found = stream.finish()
     except _BROKEN as error:
         raise DamagedLayerError(f"bytes that are not {layer} ({error})") from error
-    found = stream.finish()
     if found != layer:
         raise DamagedLayerError(f"bytes with {found} for {layer}")
 

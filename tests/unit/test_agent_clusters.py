@@ -8,12 +8,13 @@ import pytest
 
 from penstock_runtime.agent.book import Book
 from penstock_runtime.agent.clusterset import ClusterSet
+from penstock_runtime.agent.conductor import Conductor
 from penstock_runtime.agent.envoy import Envoy
 from penstock_runtime.agent.ports import PortSet
 from penstock_runtime.agent.routetable import RouteTable
 from penstock_runtime.agent.settings import Ports, Settings
 
-from .test_agent_files import FakeClock, fail
+from .test_agent_files import PROMISE, FakeClock, fail
 from .test_agent_render import spec
 
 DRAIN = 60.0
@@ -116,3 +117,26 @@ async def test_nothing_is_kept_of_models_that_are_gone(tmp_path: Path) -> None:
             name for part in (routes, listeners) for name, item in vars(part).items() if isinstance(item, dict) and item
         ]
         assert bool(kept) is not gone, kept
+
+
+async def test_a_lost_supervision_does_not_wait_for_a_disk_that_is_full(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: object) -> None:
+        return None
+
+    async def all_are_well(uids: list[str]) -> dict[str, dict[str, int]]:
+        return {uid: {"digits-a": 1} for uid in uids}
+
+    conductor = Conductor(stage.settings, stage.book, Envoy(Ports()), stage.clock.clocks)
+    conductor.restore()
+    monkeypatch.setattr(RouteTable, "attest", nothing)
+    monkeypatch.setattr(ClusterSet, "look", nothing)
+    monkeypatch.setattr(PortSet, "look", nothing)
+    monkeypatch.setattr(conductor, "warm", all_are_well)
+    monkeypatch.setattr(ClusterSet, "write", fail)
+    stage.book.put("digits", spec(revisions=[STABLE, OTHER], supervision=PROMISE))
+    with pytest.raises(OSError, match="no space"):
+        await conductor.turn()
+    assert not stage.book.due()
+    assert stage.book.route(next(iter(stage.book.splits))).expired

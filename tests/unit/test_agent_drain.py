@@ -86,11 +86,22 @@ async def test_without_envoy_there_is_nothing_to_drain(monkeypatch: pytest.Monke
     assert clock.now == 0
 
 
+async def test_an_envoy_too_busy_to_hear_of_the_drain_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    envoy, clock = FakeEnvoy(2, 1), FakeTime(monkeypatch)
+    told, mute = envoy.start_drain, [TimeoutError, TimeoutError]
+
+    async def start_drain() -> None:
+        if mute:
+            raise mute.pop()
+        await told()
+
+    monkeypatch.setattr(envoy, "start_drain", start_drain)
+    await Drain(envoy, 60.0, clock.clocks).wait()  # type: ignore[arg-type]
+    assert (envoy.drains, envoy.active) == (1, [])
+
+
 async def test_an_envoy_too_busy_to_say_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     class Busy(FakeEnvoy):
-        async def start_drain(self) -> None:
-            raise TimeoutError
-
         async def active_requests(self) -> int:
             if (left := await super().active_requests()) < 0:
                 raise TimeoutError

@@ -94,6 +94,40 @@ def test_a_version_that_envoy_may_have_read_is_never_given_twice(
     assert second.write({}) == 3
 
 
+def test_a_memory_that_cannot_be_written_costs_no_more_than_one_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = document(tmp_path)
+    first.restore()
+    rename = os.replace
+
+    def to_envoy_alone(source: Path, target: Path) -> None:
+        if target.parent.name == "state":
+            fail()
+        rename(source, target)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", to_envoy_alone)
+        for _ in range(5):
+            with pytest.raises(OSError, match="no space"):
+                first.write({"one": '{"name":"one"}'})
+    assert first.write({"one": '{"name":"one"}'}) == 2
+    assert first.whole
+    assert first.write({"one": '{"name":"one"}'}) == 3, "asked for once more, it is another version"
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"version": Infinity, "parts": {}}'])
+def test_without_a_memory_versions_go_on_from_what_envoy_has(tmp_path: Path, damage: str) -> None:
+    first = document(tmp_path)
+    first.restore()
+    for _ in range(6):
+        first.write({"one": '{"name":"one"}'})
+    (tmp_path / "state" / "cds.json").write_text(damage)
+    second = document(tmp_path)
+    assert not second.restore()
+    assert second.version == 8
+
+
 def test_a_reader_never_sees_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "file"
     replace_file(target, "old")

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from .book import Book
@@ -86,13 +86,15 @@ class Conductor:
                     await self._book.changed.wait()
 
     async def turn(self) -> float:
-        """One look at everything; returns after how many seconds to look again. Raises one of UNREACHABLE."""
+        """One look at everything; returns after how many seconds to look again. Raises one of UNREACHABLE.
+
+        What a full disk refuses is raised at the end: a lost supervision does not wait for it.
+        """
         self._book.changed.clear()
-        self._routes.write(self._clusters.loaded)
-        self._clusters.write(self._routes.named)
+        refused = [_tried(self._routes.write, self._clusters.loaded), _tried(self._clusters.write, self._routes.named)]
         due = self._book.due()
         await self._routes.attest()
-        self._ports.write(frozenset(self._routes.good))
+        refused.append(_tried(self._ports.write, frozenset(self._routes.good)))
         self._routes.tell(self._ports.open, self._clusters.problems)
         if await self._clusters.look():
             self._book.changed.set()
@@ -101,6 +103,8 @@ class Conductor:
             self._routes.tell(self._ports.open, self._clusters.problems)
         await self._fall_back(due)
         await self._become_ready()
+        for error in filter(None, refused):
+            raise error
         return self._pause(due)
 
     async def _fall_back(self, due: list[str]) -> None:
@@ -140,3 +144,11 @@ class Conductor:
         moments = (self._book.next_deadline(), self._clusters.next_retirement())
         now = self._clocks.monotonic()
         return max(0.0, min([moment - now for moment in moments if moment is not None] + [_IDLE]))
+
+
+def _tried(write: Callable[[frozenset[str]], None], names: frozenset[str]) -> OSError | None:
+    try:
+        write(names)
+    except OSError as error:
+        return error
+    return None

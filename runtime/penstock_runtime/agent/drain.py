@@ -49,9 +49,8 @@ class Drain:
     async def _run(self) -> None:
         begun = self._clocks.monotonic()
         try:
-            await self._envoy.start_drain()
-        except TimeoutError:
-            log.warning("drain: Envoy is slow to answer; waiting for its requests all the same")
+            while not await self._is_told() and self._clocks.monotonic() < begun + self._seconds:  # noqa: ASYNC110 - Envoy only answers
+                await asyncio.sleep(_LOOK)
         except UNREACHABLE as error:
             log.warning("drain: Envoy does not answer: %s", error)
             return
@@ -59,6 +58,15 @@ class Drain:
         while self._clocks.monotonic() < begun + self._seconds and await self._is_busy():  # noqa: ASYNC110 - Envoy only answers
             await asyncio.sleep(_LOOK)
         log.info("drained after %.1f s", self._clocks.monotonic() - begun)
+
+    async def _is_told(self) -> bool:
+        """Whether Envoy has heard of it; asked twice it does the same, and a slow answer may have been to one half."""
+        try:
+            await self._envoy.start_drain()
+        except TimeoutError:
+            log.warning("drain: Envoy is slow to answer, and asked again")
+            return False
+        return True
 
     async def _is_busy(self) -> bool:
         try:

@@ -31,6 +31,7 @@ class Document:
         self._target, self._memory, self._frame = target, memory, frame
         self.version = 0
         self.whole = True
+        self._stands = False
         self.parts: dict[str, str] = {}
 
     def restore(self) -> bool:
@@ -41,7 +42,8 @@ class Document:
             found = json.loads(self._memory.read_text())
             parts = {name: compact(part) for name, part in found["parts"].items()}
             self.version, self.parts = int(found["version"]), parts
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            self.version = self._version_written()
             self.write({})
             return False
         if not self._target.exists():
@@ -52,10 +54,12 @@ class Document:
         return True
 
     def write(self, parts: Mapping[str, str]) -> int:
-        """Replace all parts; returns the new version."""
-        self.version += 1
-        self.parts, self.whole = dict(parts), False
-        replace_file(self._target, self._frame(self.version, self.parts.values()))
+        """Replace all parts; returns the new version. Where their memory alone failed, it alone is tried again."""
+        if self.whole or not self._stands or parts != self.parts:
+            self.version += 1
+            self.parts, self.whole, self._stands = dict(parts), False, False
+            replace_file(self._target, self._frame(self.version, self.parts.values()))
+            self._stands = True
         remembered = ",".join(f"{json.dumps(name)}:{text}" for name, text in self.parts.items())
         replace_file(self._memory, f'{{"version":{self.version},"parts":{{{remembered}}}}}')
         self.whole = True
@@ -65,5 +69,5 @@ class Document:
         """Of the file that Envoy watches; 0 where it cannot be read."""
         try:
             return int(json.loads(self._target.read_text())["version_info"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return 0
