@@ -225,6 +225,26 @@ async def test_a_mute_pod_is_not_waited_for_once_for_each_model(monkeypatch: pyt
         assert (asked.count("p1"), asked.count("p2")) == (10, 1)
 
 
+async def test_a_model_that_a_pod_is_slow_to_tell_of_starves_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.controller.fleetwatch._PATIENCE", 0.2)
+    async with watching("p1") as running:
+        answers = running.routers.observe
+
+        async def observe(address: str, uids: list[str], since: int | None) -> PodAnswer | None:
+            answer = await answers(address, uids, since)
+            if "slow" not in uids:
+                return answer
+            await asyncio.sleep(0.25)
+            return None
+
+        monkeypatch.setattr(running.routers, "observe", observe)
+        for name in ("slow", "quick"):
+            running.watch.follow(("ns", name), interest(uid=name))
+        for _ in range(4):
+            await running.rounds()
+        assert sum(uids == ("quick",) for _, uids, _ in running.routers.asked) >= 2
+
+
 async def test_a_pod_without_the_model_does_not_attest() -> None:
     async with watching("p1") as running:
         running.routers.unknown = {"u1"}

@@ -5,8 +5,12 @@ from datetime import timedelta
 
 import pytest
 
+from penstock.api.facts import Tensor
+from penstock.api.preparation import PreparationReport
+
+from .cramped import cramped
 from .test_pd_cases import CANARY, at_step, command, serving_world
-from .world import DIRECT, V2
+from .world import DIRECT, V2, facts
 
 AFTER_A_PERSON = {"strategy": "BlueGreen", "blueGreen": {"autoPromote": False}}
 
@@ -92,3 +96,49 @@ def test_rules_that_another_release_wrote_stop_nothing(rules):
     world.run_until(lambda w: not w.candidate())
     assert world.status["failedRevision"]["revision"] == name
     assert json.dumps(world.status["history"][0]["outcome"]) == '"RolledBack"'
+
+
+@pytest.mark.parametrize("failures", [8, 9, 10, 11, 13])
+def test_the_revision_before_keeps_its_pods_for_a_drain_however_many_have_failed_since(failures):
+    world = serving_world(traffic=DIRECT, rollout={"strategy": "Immediate"})
+    old = world.status["stable"]["revision"]
+    for number in range(failures):
+        bad = f"oci://models.example/digits:bad{number}"
+        world.broken[bad], world.reports[bad] = "no", PreparationReport(facts=facts(bad))
+        world.point_to(bad)
+        world.settle()
+    world.point_to(V2)
+    world.run_until(lambda w: w.status["stable"]["revision"] != old)
+    world.reconcile()
+    assert old in world.names("Deployment")
+    assert len(world.status["history"]) == min(10, failures + 2)
+
+
+def test_leave_for_another_interface_is_not_asked_again_when_supervision_was_lost():
+    steps = {"steps": [{"weight": 10, "hold": "30s"}]}
+    leave = {"allowInterfaceChange": True}
+    world = serving_world(rollout={"canary": steps, "analysis": leave})
+    wider = (Tensor(name="X", data_type="FP32", dims=(-1, 65)),)
+    world.reports[V2] = PreparationReport(facts=facts(V2, inputs=wider))
+    at_step(world, 1)
+    world.run(3)
+    command(world, analysis={})
+    for pod in world.routers.values():
+        pod.expired = True
+    world.run_until(lambda w: w.candidate().get("stage") == "Warming")
+    world.run(3)
+    assert world.candidate()["stage"] == "Stepping"
+    assert world.outcomes() == ["Promoted"]
+
+
+def test_a_paused_exchange_of_pods_is_not_taken_back_for_having_none_overnight():
+    world = cramped(replicas=3, replace={"hold": "30s"})
+    rollout = {**world.deployment["spec"]["rollout"], "analysis": {"deadline": "60s"}}
+    world.edit(rollout=rollout)
+    world.settle()
+    world.point_to(V2)
+    world.run_until(lambda w: (w.candidate().get("stage"), w.candidate().get("step")) == ("Stepping", 1))
+    world.edit(rollout={**rollout, "paused": True}, replicas=0)
+    world.run(150)
+    assert world.outcomes() == ["Promoted"]
+    assert world.candidate()

@@ -37,8 +37,9 @@ class Pod:
             place.parent.mkdir(parents=True)
             place.write_text(text)
 
-    def fetch(self, cache: str = "", size: int = len(LAYER)) -> dict[str, bytes]:
-        artifact = {"repository": f"{self._store.host}/vision", "layer": digest_of(LAYER), "sizeBytes": size}
+    def fetch(self, cache: str = "", size: int = 0, layer: bytes = LAYER) -> dict[str, bytes]:
+        size = size or len(layer)
+        artifact = {"repository": f"{self._store.host}/vision", "layer": digest_of(layer), "sizeBytes": size}
         environment = {
             "PENSTOCK_ARTIFACT": json.dumps(artifact),
             "PENSTOCK_SERVED_NAME": "digits",
@@ -256,6 +257,15 @@ def test_other_bytes_than_named_are_the_stores_damage_whatever_they_look_like(ca
         pod.fetch()
     assert caught.value.reason is Reason.DIGEST_MISMATCH
     assert {path.name for path in pod.places.models.iterdir()} <= {".staging"}
+
+
+def test_bytes_beyond_a_layer_that_ends_with_a_piece_are_damage_too(pod, store):
+    layer = packed({"model": bytes((5 << 20) - 3 * 512)})
+    assert len(layer) == 5 << 20
+    store.put("vision", layer)
+    store.sent[digest_of(layer)] = layer + bytes(4096)
+    with pytest.raises(Failure, match="its storage is damaged"):
+        pod.fetch(layer=layer)
 
 
 FULL = {errno.ENOSPC: Reason.NOT_ENOUGH_DISK, errno.EDQUOT: Reason.NOT_ENOUGH_DISK, errno.EIO: Reason.STORE_UNAVAILABLE}

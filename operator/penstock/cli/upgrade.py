@@ -114,6 +114,10 @@ async def _facts(client: KubeClient, live: Manifest) -> ModelFacts:
             f"the model of this spec is not prepared ({prepared['message']}), and its revision will take this release's"
             " image by itself unless spec.server.image names one; give --image to write one now"
         )
+    refused = (status.get("preparation") or {}).get("message")
+    if refused:
+        sentence = f"the model of this spec cannot be served ({refused})"
+        raise click.ClickException(f"{sentence}; give --image to write one now")
     known = (status.get("preparation") or {}).get("revision") or (status.get("stable") or {}).get("revision")
     if not known:
         raise click.ClickException("status names no revision, so what the model needs is not known; give --image")

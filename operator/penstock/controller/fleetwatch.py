@@ -65,6 +65,8 @@ class _Model:
     history: History | None = None
     told: dict[str, tuple[float, PodSplit]] = field(default_factory=dict)
     """By uid of the pod: when it answered, and what."""
+    tried: dict[str, float] = field(default_factory=dict)
+    """By uid of the pod: when it was asked last; who was asked longest ago is asked first."""
     asked: float | None = None
     answered: float | None = None
     """When the last round began, and ended."""
@@ -199,6 +201,7 @@ class FleetWatch:
         uids = {pod["metadata"]["uid"] for pod in pods}
         for key, model in due.items():
             model.told = {uid: told for uid, told in model.told.items() if uid in uids}
+            model.tried = {uid: when for uid, when in model.tried.items() if uid in uids}
             model.answered = self._clock()
             self._wake(key)
 
@@ -208,9 +211,12 @@ class FleetWatch:
             return
         loop = asyncio.get_running_loop()
         until = loop.time() + _PATIENCE
-        for since, group in _requests(uid, models, floor(self._clock())):
+        due = list(_requests(uid, models, floor(self._clock())))
+        for since, group in sorted(due, key=lambda item: min(model.tried.get(uid, 0.0) for model in item[1])):
             if loop.time() >= until:
                 return
+            for model in group:
+                model.tried[uid] = loop.time()
             answer = await self._reader.observe(address, [model.interest.uid for model in group], since)
             if answer is not None:
                 for model in group:

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 
+from penstock.api.reasons import Reason
 from penstock.api.resource import KIND
 from penstock.core.names import COMPONENT_LABEL
 from penstock.core.pipeline import RESOLVE, preparation_outcome
@@ -49,13 +50,18 @@ def named_artifacts(
 
 
 def reported_artifacts(jobs: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]) -> frozenset[str] | None:
-    """Digests of the manifests that ended preparations tell of; None while one is under way that may name any."""
+    """Digests of the manifests that ended preparations tell of; None while one is under way that may name any.
+
+    One whose pod no node can take has found nothing yet, and may stay so for long.
+    """
     found: set[str | None] = set()
     known = list(pods)
     for job in jobs:
         if job["metadata"].get("labels", {}).get(COMPONENT_LABEL) == RESOLVE:
             continue
         outcome = preparation_outcome(job, tuple(pod for pod in known if _is_of(pod, job)))
+        if outcome.reason is Reason.UNSCHEDULABLE:
+            continue
         if not (outcome.facts or outcome.failed or outcome.needs):
             return None
         found |= {outcome.facts.artifact.manifest if outcome.facts else None, outcome.report}

@@ -29,14 +29,17 @@ def remember(
     now: datetime,
     by: str | None = None,
 ) -> tuple[HistoryEntry, ...]:
-    """History with one more ended rollout, the newest first; what serves is not forgotten for what has failed since."""
+    """History with one more ended rollout, the newest first.
+
+    What serves, and what it took over from, is not forgotten for what has failed since.
+    """
     entry = HistoryEntry(
         revision=revision, outcome=outcome, reason=reason.value, by=by, start_time=since, end_time=timestamp(now)
     )
     entries = (entry, *history)
-    live = next((known for known in entries if known.outcome == "Promoted"), None)
-    kept = entries[:_ENTRIES]
-    return kept if live is None or live in kept else (*kept[:-1], live)
+    needed = [place for place, known in enumerate(entries) if known.outcome == "Promoted"][:2]
+    spare = [place for place in range(len(entries)) if place not in needed]
+    return tuple(entries[place] for place in sorted([*needed, *spare[: _ENTRIES - len(needed)]]))
 
 
 def find_endings(

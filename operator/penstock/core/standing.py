@@ -123,7 +123,7 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
         return _settle(scene)
     if _is_kept_warm(scene, roles.candidate.name):
         return _promote(scene, roles.candidate, Outcome("Promoted", Reason.RETURNED), None)
-    begun = roles.told is not None and roles.told.stage in TRAFFIC
+    begun = roles.told is not None and (roles.told.stage in TRAFFIC or roles.told.judged_since is not None)
     changed = None if begun else _changed_interface(scene, roles.candidate)
     if changed:
         return _fail(scene, roles.candidate, Failure(Reason.INTERFACE_CHANGED, changed), "Failed", None)

@@ -145,7 +145,8 @@ def _ending(look: _Look) -> Outcome | None:
         return Outcome("Aborted", Reason.ABORTED, f"spec.rollout.abort names {s.candidate}")
     if s.size == 0 and s.exists and (s.stable or not s.routed) and not _waits_for_a_person(look):
         return Outcome("Promoted", Reason.SKIPPED if s.stable else Reason.REVISION_PROMOTED)
-    if look.here.stage == "Replacing" and s.ready < look.pods(look.here) and s.past(_start_deadline(look)):
+    replacing = look.here.stage == "Replacing" and s.size > 0
+    if replacing and s.ready < look.pods(look.here) and s.past(_start_deadline(look)):
         sentence = f"{s.ready} of {look.pods(look.here)} replicas ready after {s.analysis.deadline}; stable gets its"
         return Outcome("RolledBack", Reason.START_DEADLINE_EXCEEDED, f"{sentence} pod back")
     if look.here.stage not in (*TRAFFIC, "Warming") or not s.enforced or not s.refuge:
