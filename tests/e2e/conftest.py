@@ -23,7 +23,10 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the operator used is counted when all else is done."""
+    """What the operator used is counted when all else is done; waits end before a test's time is up."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
     items.sort(key=lambda item: item.path == HERE / "test_rbac.py")
 
 

@@ -58,7 +58,8 @@ class Fleet:
         while time.monotonic() < deadline:
             wanted = self.cluster.get(ROUTER, self.name, "-n", self.namespace)["spec"].get("replicas", 2)
             found = items(self.cluster, "pods", self.namespace, f"{PODS},penstock.dev/router={self.name}")
-            if len(found) == wanted and all(map(is_ready, found)):
+            leaving = any("deletionTimestamp" in pod["metadata"] for pod in found)
+            if len(found) == wanted and not leaving and all(map(is_ready, found)):
                 return found
             time.sleep(0.3)
         raise TimedOut(f"{self.name}: the router pods are not Ready after {seconds:.0f} s")

@@ -85,6 +85,7 @@ def test_blue_green_is_previewed_switched_and_returned_from_in_an_instant(rolled
     rolled.at = first_version
     way_back = newest_entry(status, before)
     begun, ended = (datetime.fromisoformat(way_back[end]).timestamp() for end in ("startTime", "endTime"))
+    assert ended >= asked - 1, f"history does not tell of the way back: {way_back}"
     seconds = max(0, begun - asked) + max(0, ended - promoted)  # what the operator needed, kubectl's own time aside
     assert seconds < 15, f"the way back took {seconds:.1f} s"
     assert rolled.deployed.serving_pods().keys() & pods.keys() == pods.keys(), "no pod was started for it"

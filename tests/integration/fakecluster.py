@@ -274,7 +274,8 @@ def _layer(pod: Mapping[str, Any]) -> str:
 def _served(pod: Mapping[str, Any]) -> dict[str, Any]:
     fetched = {"initContainerStatuses": [_container("fetch", {"terminated": _end(0, "")})]}
     if _layer(pod) == digest_of(BROKEN):
-        ended = _container("server", {"terminated": _end(1, LOAD_ERROR)})
+        made = pod["metadata"]["creationTimestamp"]
+        ended = _container("server", {"terminated": _end(1, LOAD_ERROR, made)})
         return {"phase": "Running", **fetched, "containerStatuses": [ended], "conditions": _conditions("False")}
     running = _container("server", {"running": {"startedAt": _TIME}}, ready=True)
     return {"phase": "Running", **fetched, "containerStatuses": [running], "conditions": _conditions("True")}
@@ -293,6 +294,6 @@ def _container(name: str, state: Mapping[str, Any], *, ready: bool = False) -> d
     return {"name": name, "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state}
 
 
-def _end(code: int, message: str) -> dict[str, Any]:
+def _end(code: int, message: str, time: str = _TIME) -> dict[str, Any]:
     reason = "Error" if code else "Completed"
-    return {"exitCode": code, "reason": reason, "message": message, "startedAt": _TIME, "finishedAt": _TIME}
+    return {"exitCode": code, "reason": reason, "message": message, "startedAt": time, "finishedAt": time}
