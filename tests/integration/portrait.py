@@ -18,6 +18,7 @@ from penstock.controller.credentials import read_claims
 from penstock.core.names import (
     COMPONENT_LABEL,
     MANAGED_BY,
+    MEANS_ANNOTATION,
     PREPARATION_LABEL,
     RENDERED_ANNOTATION,
     REVISION_LABEL,
@@ -36,7 +37,7 @@ _VOLATILE = frozenset(
     {
         "uid", "resourceVersion", "creationTimestamp", "time", "since", "startTime", "endTime", "lastTransitionTime",
         "clusterIP", "clusterIPs", "iat", "nbf", "exp", RENDERED_ANNOTATION, "failedJob", NUDGE,
-        "renewTime", "generation", "attestedGeneration", "resolvedTime",
+        "renewTime", "generation", "attestedGeneration", "resolvedTime", MEANS_ANNOTATION, "means",
     }
 )  # fmt: skip
 
