@@ -2,6 +2,7 @@
 
 import copy
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -17,7 +18,7 @@ from penstock.core.names import ObjectKey
 from penstock.core.plan import Write, plan
 from penstock.core.refreshing import REFRESH_FAILURE
 
-from .world import DIRECT, V1, V2, V3, World, copied, facts, failing, killed_at_writes, manifest
+from .world import DIRECT, V1, V2, V3, Crash, World, copied, facts, failing, killed_at_writes, manifest
 
 STEPS = {"steps": [{"weight": 10, "hold": "5s"}, {"weight": 50, "hold": "5s"}]}
 CANARY = {"canary": STEPS}
@@ -303,6 +304,28 @@ def test_pd_08_killed_after_any_write_the_end_is_the_same(ending):
         assert world.objects.keys() == undisturbed.objects.keys(), fuse
         assert world.split()["revisions"] == undisturbed.split()["revisions"]
         assert world.lost == 0
+
+
+def test_pd_08_killed_before_it_could_tell_of_a_candidate_that_cannot_start():
+    """PD-08: the pod ends while nobody leads; that the successor hears of the candidate only then excuses nothing."""
+    world = serving_world()
+    world.broken[V2] = "failed to load"
+    world.point_to(V2)
+    started = len(world.names("Deployment")) + 1
+    world.run_until(lambda w: w.names("Job"))
+    while len(world.names("Deployment")) < started:
+        world.step()
+        world.fuse = 1
+        with suppress(Crash):
+            world.reconcile()
+    world.step()
+    assert not world.candidate()
+    world.fuse, world.watching = None, ""
+    world.now += timedelta(seconds=16)
+    for _ in range(5):
+        world.reconcile()
+    assert world.status["failedRevision"]["reason"] == "LoadFailed"
+    assert world.outcomes() == ["Promoted", "Failed"]
 
 
 @pytest.mark.parametrize("found", ["lowered", "gone", "unreadable"])

@@ -132,7 +132,8 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
 
 def _try(scene: _Scene, candidate: RevisionRecord) -> Standing:
     """One move of the candidate's rollout, unless it cannot run at all."""
-    failure = scene.failure_of(candidate.name, scene.roles.candidate_since)
+    tried_before = any(entry.revision == candidate.name for entry in scene.roles.history)
+    failure = scene.failure_of(candidate.name, scene.roles.candidate_since if tried_before else None)
     decision = decide(_situation(scene, candidate.name))
     judged = decision.position.stage in TRAFFIC and scene.roles.serving is not None
     serves = judged and decision.position.stage != "Replacing"
