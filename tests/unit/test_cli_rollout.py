@@ -17,9 +17,11 @@ from penstock.cli import main, rollout_rings, rollout_session
 from penstock.cli.rollout import rollout
 from penstock.cli.rollout_rings import Cell, Rings
 from penstock.cli.rollout_view import View, summary
-from penstock.kube.connection import Connection, Response
+from penstock.kube.connection import Response
 from penstock.kube.limiter import TokenBucket
 from penstock.kube.transport import RetryPolicy, Transport
+
+from .fakeapi import FakeConnection, answered, run_command
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = "digits-5b8d0c11", "digits-7c9f41d2"
@@ -137,7 +139,7 @@ def rows(seconds: int, candidate_errors: int = 0) -> list[Any]:
 
 
 @dataclass
-class Answers:
+class Answers(FakeConnection):
     """An API server of one deployment and one router pod; each GET of the deployment takes the next of `seen`."""
 
     seen: list[dict[str, Any]]
@@ -154,19 +156,19 @@ class Answers:
         if method == "PATCH":
             return self._patch(dict(query), body)
         if path.endswith("/vision/modeldeployments/digits"):
-            return _answer(200, self.seen.pop(0) if len(self.seen) > 1 else self.seen[0])
+            return answered(200, self.seen.pop(0) if len(self.seen) > 1 else self.seen[0])
         if "/proxy/" in path:
             since = int(dict(query)["since"])
             new = [row for row in self.rows if row[0] > since]
             split = {"bounds": [5, 10, 20], "rows": new}
-            return _answer(self.proxy, {"now": NOW, "splits": {"u1": split}, "message": "no route to pod"})
+            return answered(self.proxy, {"now": NOW, "splits": {"u1": split}, "message": "no route to pod"})
         if path.endswith("/pods"):
             ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-            return _answer(self.pods, {"items": [{"metadata": {"name": "r-1"}, "status": ready}], "message": "no"})
+            return answered(self.pods, {"items": [{"metadata": {"name": "r-1"}, "status": ready}], "message": "no"})
         if path.endswith("/controllerrevisions"):
             record = {"metadata": {"name": OLD}, "data": {"model": {"uri": "s3://models/digits/7"}}}
-            return _answer(self.records, {"items": [record], "message": "no"})
-        return _answer(404, {"message": f"not found: {path}"})
+            return answered(self.records, {"items": [record], "message": "no"})
+        return answered(404, {"message": f"not found: {path}"})
 
     def _patch(self, query: Mapping[str, str], body: dict[str, Any]) -> Response:
         forced = query["force"] == "true"
@@ -178,17 +180,8 @@ class Answers:
                 {"field": f".spec.rollout.{path}", "message": f'conflict with "{owner}" using penstock.dev/v1alpha1'}
                 for path, owner in held.items()
             ]
-            return _answer(409, {"message": "Apply failed with 1 conflict", "details": {"causes": causes}})
-        return _answer(200, self.seen[0])
-
-    async def close(self) -> None:
-        return None
-
-    generation = 0
-
-
-def _answer(code: int, body: Mapping[str, Any]) -> Response:
-    return Response(code, {}, json.dumps(body).encode())
+            return answered(409, {"message": "Apply failed with 1 conflict", "details": {"causes": causes}})
+        return answered(200, self.seen[0])
 
 
 @pytest.fixture(autouse=True)
@@ -199,12 +192,8 @@ def now(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     def invoke(answers: Answers, *arguments: str) -> Result:
-        async def connect(_kubeconfig: str | None = None) -> Answers:
-            return answers
-
-        monkeypatch.setattr(Connection, "open", connect)
         monkeypatch.setattr(rollout_session, "PAUSE_SECONDS", 0.0)
-        return CliRunner().invoke(main, ["rollout", arguments[0], "digits", "-n", "vision", *arguments[1:]])
+        return run_command(monkeypatch, answers, "rollout", arguments[0], "digits", "-n", "vision", *arguments[1:])
 
     return invoke
 
@@ -413,7 +402,7 @@ class TestWait:
 
         async def sometimes(*arguments: Any, **more: Any) -> Response:
             asked.append(arguments)
-            return _answer(503, {"message": "etcd is away"}) if len(asked) == 1 else await send(*arguments, **more)
+            return answered(503, {"message": "etcd is away"}) if len(asked) == 1 else await send(*arguments, **more)
 
         answers.send = sometimes
         result = run(answers, "status", "--wait")
@@ -564,7 +553,7 @@ class TestCommands:
 
     def test_a_refusal_of_the_api_server_is_its_sentence(self, run):
         answers = Answers([deployment()])
-        answers._patch = lambda *_: _answer(403, {"message": "ann may not patch"})
+        answers._patch = lambda *_: answered(403, {"message": "ann may not patch"})
         result = run(answers, "abort")
         assert result.exit_code == 1
         assert "ann may not patch" in result.output

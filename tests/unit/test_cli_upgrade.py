@@ -1,20 +1,19 @@
 """`penstock upgrade-runtime`: it writes the image that the operator would choose, over no image of the user's."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from penstock.api.facts import ModelFacts, RepositoryModel
 from penstock.api.resource import ModelDeployment
-from penstock.cli import main
 from penstock.core.revision import RevisionRecord, record_manifest
-from penstock.kube.connection import Connection, Response
+from penstock.kube.connection import Response
 
+from .fakeapi import FakeConnection, answered, run_command
 from .test_cli_rollout import GIT, OLD, PROMOTED, condition, hold
 from .world import facts, manifest
 
@@ -27,7 +26,7 @@ REPOSITORY = (RepositoryModel(name="pre", backend="python"), RepositoryModel(nam
 
 
 @dataclass
-class Answers:
+class Answers(FakeConnection):
     """An API server with a deployment, the record of its revision and the operator's Deployment."""
 
     facts: ModelFacts = field(default_factory=facts)
@@ -41,14 +40,14 @@ class Answers:
     async def send(self, method: str, path: str, *, query=(), body=None, content_type="") -> Response:
         if method == "PATCH":
             self.applied.append(body)
-            return _answer(200, self._deployment())
+            return answered(200, self._deployment())
         found = {
             "/modeldeployments/digits": self._deployment(),
             f"/controllerrevisions/{OLD}": self.record or _record(self.facts),
             "/penstock-system/deployments/penstock": self._operator(),
         }
         answer = next((value for end, value in found.items() if path.endswith(end)), None)
-        return _answer(200, answer) if answer else _answer(404, {"message": f"not found: {path}"})
+        return answered(200, answer) if answer else answered(404, {"message": f"not found: {path}"})
 
     def _deployment(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -66,11 +65,6 @@ class Answers:
         of_pod = [{"name": "PENSTOCK_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
         given = [{"name": name, "value": value} for name, value in self.chart.items()]
         return {"spec": {"template": {"spec": {"containers": [{"name": "operator", "env": of_pod + given}]}}}}
-
-    async def close(self) -> None:
-        return None
-
-    generation = 0
 
 
 def _record(about: ModelFacts) -> dict[str, Any]:
@@ -93,18 +87,10 @@ def _record(about: ModelFacts) -> dict[str, Any]:
     return record_manifest(deployment.metadata, record)
 
 
-def _answer(code: int, body: dict[str, Any]) -> Response:
-    return Response(code, {}, json.dumps(body).encode())
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     def invoke(answers: Answers, *arguments: str) -> Result:
-        async def connect(_kubeconfig: str | None = None) -> Answers:
-            return answers
-
-        monkeypatch.setattr(Connection, "open", connect)
-        return CliRunner().invoke(main, ["upgrade-runtime", "digits", "-n", "vision", *arguments])
+        return run_command(monkeypatch, answers, "upgrade-runtime", "digits", "-n", "vision", *arguments)
 
     return invoke
 

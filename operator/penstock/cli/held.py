@@ -5,7 +5,7 @@ from typing import Any
 
 from penstock.kube.objects import Manifest
 
-__all__ = ["MANAGER", "held_fields"]
+__all__ = ["MANAGER", "held_fields", "holders"]
 
 MANAGER = "penstock-cli"
 
@@ -16,6 +16,13 @@ def held_fields(live: Manifest) -> Manifest:
         if entry["manager"] == MANAGER and entry["operation"] == "Apply" and not entry.get("subresource"):
             return _picked(live.get("spec", {}), entry["fieldsV1"].get("f:spec", {}))
     return {}
+
+
+def holders(live: Manifest, part: str, name: str) -> Iterator[tuple[str, str]]:
+    """Manager and operation of each entry that holds spec.<part>.<name>."""
+    for entry in live["metadata"].get("managedFields") or ():
+        if f"f:{name}" in entry.get("fieldsV1", {}).get("f:spec", {}).get(f"f:{part}", {}):
+            yield entry["manager"], entry["operation"]
 
 
 def _picked(value: Manifest, fields: Mapping[str, Any]) -> Manifest:

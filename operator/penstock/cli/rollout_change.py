@@ -14,7 +14,7 @@ import click
 from penstock.api.resource import API_VERSION, KIND
 from penstock.kube.objects import Manifest
 
-from .held import MANAGER, held_fields
+from .held import MANAGER, held_fields, holders
 
 __all__ = ["Change", "abort", "applied", "for_git", "pause", "promote", "resume", "retry"]
 
@@ -91,8 +91,10 @@ def retry(live: Manifest) -> Change:
         raise click.ClickException("nothing to retry: status names no failedRevision and no failed preparation")
     stale = tuple(name for name in ("promote", "abort") if (rollout.get(name) or "").partition("/")[0] == failed)
     token = _next_token(rollout.get("retryToken"), status.get("observedRetryToken"))
-    what = f"the preparation that ended with {unprepared} is" if unprepared else f"{failed} is"
-    return Change(f"{what} tried again{'' if unprepared else ' from its first step'}", {"retryToken": token}, stale)
+    sentence = f"{failed} is tried again from its first step"
+    if unprepared:
+        sentence = f"the preparation that ended with {unprepared} is tried again"
+    return Change(sentence, {"retryToken": token}, stale)
 
 
 def _next_token(*known: str | None) -> str:
@@ -134,11 +136,7 @@ def applied(live: Manifest, change: Change) -> Manifest:
 
 def _is_held_elsewhere(live: Manifest, name: str) -> bool:
     """Whether giving up a field of spec.rollout would leave it in place."""
-    for entry in live["metadata"].get("managedFields") or ():
-        fields = entry.get("fieldsV1", {}).get("f:spec", {}).get("f:rollout", {})
-        if f"f:{name}" in fields and (entry["manager"], entry["operation"]) != (MANAGER, "Apply"):
-            return True
-    return False
+    return any(holder != (MANAGER, "Apply") for holder in holders(live, "rollout", name))
 
 
 def _manifest(live: Manifest, spec: Manifest) -> Manifest:

@@ -5,7 +5,6 @@ new revision, from the operator's own settings. An image that somebody else has 
 """
 
 import asyncio
-from collections.abc import Iterator
 
 import click
 import yaml
@@ -21,7 +20,7 @@ from penstock.kube.connection import Connection
 from penstock.kube.errors import NotFound
 from penstock.kube.objects import Manifest
 
-from .held import MANAGER, held_fields
+from .held import MANAGER, held_fields, holders
 
 __all__ = ["upgrade_runtime"]
 
@@ -77,21 +76,15 @@ async def _release_image(client: KubeClient, live: Manifest, release_namespace: 
     written = (live["spec"].get("server") or {}).get("image")
     ours = "image" in held_fields(live).get("server", {})
     if written and written != wanted and not ours:
+        writers = ", ".join(manager for manager, _ in holders(live, "server", "image"))
         raise click.ClickException(
-            f"spec.server.image is {written}, set by {', '.join(_writers(live)) or 'somebody else'}: an image of your"
+            f"spec.server.image is {written}, set by {writers or 'somebody else'}: an image of your"
             " own, which no release replaces; name the one you want with --image, or remove it there and run this again"
         )
     missing = missing_image(None, facts, settings)
     if missing:
         raise click.ClickException(f"{missing.path}: {missing.message} with --image")
     return wanted
-
-
-def _writers(live: Manifest) -> Iterator[str]:
-    """The field managers that hold spec.server.image."""
-    for entry in live["metadata"].get("managedFields") or ():
-        if "f:image" in entry.get("fieldsV1", {}).get("f:spec", {}).get("f:server", {}):
-            yield entry["manager"]
 
 
 async def _settings(client: KubeClient, namespace: str) -> Settings:

@@ -3,9 +3,8 @@
 An artifact is removed only after it was seen unnamed at every look for an hour: one that a preparation has just
 published is not named yet, and a restart of the operator begins the hour anew. A preparation may find an artifact that
 is older than that and use it again, so nothing goes from a namespace while one is under way, nor what the Job of one
-that has ended still tells of. Repositories below `models/` belong to
-people and are never touched, and a registry that is not the chart's own is not looked at. The registry frees the disk
-when it starts the next time.
+that has ended still tells of. Repositories below `models/` belong to people and are never touched, and a registry that
+is not the chart's own is not looked at. The registry frees the disk when it starts the next time.
 """
 
 import logging
@@ -20,6 +19,7 @@ from penstock.api.reasons import Reason
 from penstock.api.resource import KIND
 from penstock.core.names import COMPONENT_LABEL
 from penstock.core.pipeline import RESOLVE, preparation_outcome
+from penstock.core.pods import is_owned
 from penstock.kube.cache import Cache
 
 from .credentials import Access, RegistryCredentials
@@ -59,17 +59,13 @@ def reported_artifacts(jobs: Iterable[Mapping[str, Any]], pods: Iterable[Mapping
     for job in jobs:
         if job["metadata"].get("labels", {}).get(COMPONENT_LABEL) == RESOLVE:
             continue
-        outcome = preparation_outcome(job, tuple(pod for pod in known if _is_of(pod, job)))
+        outcome = preparation_outcome(job, tuple(pod for pod in known if is_owned(pod, job["metadata"]["uid"])))
         if outcome.reason is Reason.UNSCHEDULABLE:
             continue
         if not (outcome.facts or outcome.failed or outcome.needs):
             return None
         found |= {outcome.facts.artifact.manifest if outcome.facts else None, outcome.report}
     return frozenset(digest for digest in found if digest)
-
-
-def _is_of(pod: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
-    return any(owner["uid"] == job["metadata"]["uid"] for owner in pod["metadata"].get("ownerReferences") or ())
 
 
 class ArtifactCollector:

@@ -12,6 +12,7 @@ from penstock.api.router import FIRST_PORT
 
 from .fleet import FleetView
 from .names import REVISION_LABEL, ObjectKey
+from .pods import is_owned
 from .revision import RevisionRecord
 from .servercounts import Findings
 from .settings import Settings
@@ -74,8 +75,5 @@ class Observed:
         return tuple(pod for pod in self.pods if pod["metadata"].get("labels", {}).get(REVISION_LABEL) == revision)
 
     def pods_of_job(self, job: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-        """Pods of one preparation Job; by its uid, as those of an earlier Job of the name may outlive it."""
-        uid = job["metadata"]["uid"]
-        return tuple(
-            pod for pod in self.pods if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or ())
-        )
+        """Pods of one preparation Job."""
+        return tuple(pod for pod in self.pods if is_owned(pod, job["metadata"]["uid"]))

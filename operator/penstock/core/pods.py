@@ -10,6 +10,7 @@ __all__ = [
     "ends",
     "finished_message",
     "is_leaving",
+    "is_owned",
     "is_ready",
     "restarts",
     "scheduling_problem",
@@ -36,6 +37,11 @@ class ContainerEnd:
 def is_ready(pod: Pod) -> bool:
     """Whether the pod's Ready condition is True."""
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", ()))
+
+
+def is_owned(pod: Mapping[str, Any], uid: str) -> bool:
+    """Whether an object of this uid owns it; by its uid, as pods of an earlier one of the name may outlive that."""
+    return any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences") or ())
 
 
 def is_leaving(pod: Pod) -> bool:

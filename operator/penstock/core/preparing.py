@@ -138,8 +138,7 @@ def _make_job(observed: Observed, status: PreparationStatus, name: str) -> dict[
     if isinstance(task, str):
         return task
     job = preparation_job(task, name, observed.settings)
-    rollout = observed.deployment.spec.rollout
-    means = canonical_hash([job["spec"], rollout.retry_token if rollout else None])[:16]
+    means = canonical_hash([job["spec"], _retry_token(observed)])[:16]
     return {**job, "metadata": {**job["metadata"], "annotations": {MEANS_ANNOTATION: means}}}
 
 
@@ -157,9 +156,13 @@ def _has_other_means(observed: Observed, status: PreparationStatus, job: Mapping
 def serving_means(observed: Observed) -> str:
     """Names what decides, beside the facts, whether content can be served; a refusal that is no failed Job's has it."""
     spec = observed.deployment.spec
-    token = spec.rollout.retry_token if spec.rollout else None
     server = wire(spec.server) if spec.server else None
-    return canonical_hash([server, spec.model.served_name, repr(observed.settings), token])[:16]
+    return canonical_hash([server, spec.model.served_name, repr(observed.settings), _retry_token(observed)])[:16]
+
+
+def _retry_token(observed: Observed) -> str | None:
+    rollout = observed.deployment.spec.rollout
+    return rollout.retry_token if rollout else None
 
 
 def _unless_means_changed(observed: Observed, status: PreparationStatus, name: str) -> PreparationStatus:
