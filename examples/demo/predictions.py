@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,6 @@ class Comparison:
     reference_accuracy: float
     mismatches: int
     max_abs_difference: float
-
-    def as_json(self) -> dict[str, Any]:
-        """As the report holds it."""
-        return asdict(self)
 
 
 def reference(model: bytes, images: np.ndarray) -> Answers:

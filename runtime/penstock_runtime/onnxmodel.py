@@ -30,7 +30,6 @@ _TYPES = {
     TensorProto.UINT64: "UINT64", TensorProto.BFLOAT16: "BF16",
 }  # fmt: skip
 _STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "ai.onnx.preview.training")
-_UNKNOWN_OPERATOR = ("is not a registered function/op", "No Op registered")
 _ADVICE = {
     "sequence_type": "a sequence",
     "map_type": "a map",

@@ -155,15 +155,6 @@ class RouteWatch:
         ended = self.generation_of(revision, weight=0, after=given) if given else None
         return self.attested(ended) if ended else None
 
-    def wait_attested(self, generation: int, seconds: float = 10) -> float:
-        """The moment; raises TimedOut."""
-        deadline = time.monotonic() + seconds
-        while (moment := self.attested(generation)) is None:
-            if time.monotonic() > deadline:
-                raise TimedOut(f"generation {generation} is not attested after {seconds:.0f} s: {self.sights}")
-            time.sleep(0.02)
-        return moment
-
     def _watch(self) -> None:
         arguments = (
             SPLIT,

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,3 @@ def tally(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:
 def describe(outcomes: list[Outcome], most: int = 5) -> str:
     """A few of them, for a message."""
     return "; ".join(outcome.told() for outcome in outcomes[:most]) or "none"
-
-
-def with_records(settings: Settings, path: Path) -> Settings:
-    """The same load, recorded elsewhere."""
-    return replace(settings, records=str(path))

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from penstock_runtime.agent.stats import BOUNDS, LOOK, Counts, Meter, Reading, cluster_of, parse, read_path
 
-IDLE = (0,) * len(BOUNDS)
-
 
 def buckets(**counts):
     """By upper bound: `buckets(b10=3)`."""

@@ -18,11 +18,11 @@ from penstock_runtime.failure import Failure
 from penstock_runtime.finding import Asked, Tensor
 from penstock_runtime.gates import GateRow, GatesAsked, ParityAsked, first_failed, judge_metric
 from penstock_runtime.gates.accuracy import judge_accuracy
-from penstock_runtime.gates.answers import AnswerError, answer_rows, made_dataset, not_finite
+from penstock_runtime.gates.answers import Answerer, AnswerError, answer_rows, made_dataset, not_finite
 from penstock_runtime.gates.asked import AccuracyAsked
 from penstock_runtime.gates.consistency import check_consistency
 from penstock_runtime.gates.interval import drop_bound, rows_enough, smallest_bound, wilson
-from penstock_runtime.gates.offline import OfflineGates, judge_size, offline, read_reference
+from penstock_runtime.gates.offline import OfflineGates, judge_size, read_reference
 from penstock_runtime.gates.parity import ParityError, compare, judge_parity, parity_report
 from penstock_runtime.gates.row import number, size_text
 
@@ -412,9 +412,14 @@ GATES = {
 }
 
 
+def offline(asked: Asked, dataset: Dataset, reference: Answerer | None, path: Path) -> list[GateRow]:
+    """All offline gates of a model that is its own baseline."""
+    return OfflineGates(asked, dataset, reference, path).judge(path)
+
+
 def test_a_good_model_passes_all(tmp_path: Path) -> None:
     path = onnx(tmp_path / "model.onnx")
-    rows = offline(Asked(gates=GATES), data(), None, path, path)
+    rows = offline(Asked(gates=GATES), data(), None, path)
     assert [row.name for row in rows] == ["size", "parity.top1", "parity.absolute", "accuracy", "consistency"]
     assert first_failed(rows) is None
 
@@ -437,14 +442,14 @@ def test_the_frameworks_own_answers_come_before_the_files(tmp_path: Path) -> Non
 
 def test_no_number_is_refused_whatever_was_asked(tmp_path: Path) -> None:
     path = onnx(tmp_path / "m.onnx", nodes=[helper.make_node("Log", ["x"], ["y"])])
-    (row,) = [row for row in offline(Asked(), data(), None, path, path) if not row.passed]
+    (row,) = [row for row in offline(Asked(), data(), None, path) if not row.passed]
     assert row.reason is Reason.PARITY_FAILED
     assert "has NaN" in row.sentence
 
 
 def test_accuracy_without_labels_is_refused(tmp_path: Path) -> None:
     path = onnx(tmp_path / "m.onnx")
-    row = first_failed(offline(Asked(gates=GATES), data(label=False), None, path, path))
+    row = first_failed(offline(Asked(gates=GATES), data(label=False), None, path))
     assert row is not None
     assert row.reason is Reason.DATA_INVALID
     assert "no array `label`" in row.sentence
@@ -470,7 +475,7 @@ def test_a_source_that_cannot_read_the_data_is_no_fault_of_the_model(tmp_path: P
 
     path = onnx(tmp_path / "m.onnx")
     with pytest.raises(Failure, match="token 900 of 512") as refused:
-        offline(Asked(), data(), refuse, path, path)
+        offline(Asked(), data(), refuse, path)
     assert refused.value.reason is Reason.DATA_INVALID
 
 
@@ -491,7 +496,7 @@ def test_the_sources_answers_are_kept_for_the_server(tmp_path: Path) -> None:
 def test_files_that_nothing_here_runs_are_judged_by_size_alone(tmp_path: Path) -> None:
     plan = tmp_path / "model.plan"
     plan.write_bytes(bytes(100))
-    rows = offline(Asked(gates={**GATES, "size": {"max": "10"}}), data(), None, plan, plan)
+    rows = offline(Asked(gates={**GATES, "size": {"max": "10"}}), data(), None, plan)
     assert [(row.name, row.passed) for row in rows] == [("size", False)]
 
 

@@ -37,7 +37,6 @@ class Cache:
         self._objects: dict[ObjectKey, Manifest] = {}
         self._children: defaultdict[DeploymentKey, set[ObjectKey]] = defaultdict(set)
         self._fleets: defaultdict[RouterKey, set[ObjectKey]] = defaultdict(set)
-        self._by_uid: dict[str, ObjectKey] = {}
         self._by_kind: defaultdict[str, defaultdict[str, set[ObjectKey]]] = defaultdict(lambda: defaultdict(set))
         self._gone: OrderedDict[str, float] = OrderedDict()
         self._remember = remember
@@ -109,11 +108,6 @@ class Cache:
         """The ModelDeployment of that key, or None."""
         return self._objects.get(ObjectKey(KIND, *deployment))
 
-    def by_uid(self, uid: str) -> Mapping[str, Any] | None:
-        """The object of that uid, or None."""
-        key = self._by_uid.get(uid)
-        return self._objects.get(key) if key else None
-
     def children(self, deployment: DeploymentKey) -> dict[ObjectKey, Mapping[str, Any]]:
         """Everything labelled as belonging to a ModelDeployment, pods included, itself not.
 
@@ -148,7 +142,6 @@ class Cache:
             self._unlink(key, known)
         self._objects[key] = kept
         self._by_kind[key.kind][key.namespace].add(key)
-        self._by_uid[kept["metadata"].get("uid", "")] = key
         owner = deployment_key(kept)
         if owner is not None and not _is_owner(key, owner):
             self._children[owner].add(key)
@@ -173,7 +166,6 @@ class Cache:
         self._unlink(key, known)
 
     def _unlink(self, key: ObjectKey, known: Mapping[str, Any]) -> None:
-        self._by_uid.pop(known["metadata"].get("uid", ""), None)
         _leave(self._children, deployment_key(known), key)
         _leave(self._fleets, router_key(known), key)
 

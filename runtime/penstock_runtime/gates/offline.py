@@ -20,13 +20,10 @@ from .consistency import check_consistency
 from .parity import Differences, ParityError, compare, judge_parity, parity_report
 from .row import GateRow, first_failed, size_text
 
-__all__ = [
-    "PREDICTIONS", "REFERENCE", "OfflineGates", "judge_answers", "judge_size", "offline", "read_reference",
-    "write_predictions",
-]  # fmt: skip
+__all__ = ["PREDICTIONS", "OfflineGates", "judge_answers", "judge_size", "read_reference", "write_predictions"]
 
-REFERENCE = "reference.npz"
 PREDICTIONS = "predictions.npz"
+_REFERENCE = "reference.npz"
 _KEPT_BYTES = 64 << 20
 _BATCH = 32
 _UNCOMPARED = "parity"
@@ -93,7 +90,7 @@ class OfflineGates:
         rows = max(1, min(self._dataset.rows, _KEPT_BYTES // max(1, row)))
         kept = {f"{at:04d}": _storable(array[:rows]) for at, array in enumerate(answers.values())}
         names = np.array(list(answers), dtype=str)
-        with (folder / REFERENCE).open("wb") as file:
+        with (folder / _REFERENCE).open("wb") as file:
             np.savez(file, allow_pickle=False, names=names, **kept)
 
     def write_predictions(self, model: Path, folder: Path, source: Path) -> None:
@@ -131,22 +128,6 @@ class OfflineGates:
                 message = f"the source model cannot be asked with the dataset of spec.gates: {error}"
                 raise Failure(Reason.DATA_INVALID, message) from error
         return self._source
-
-
-def offline(
-    asked: Asked,
-    dataset: Dataset | None,
-    reference: Answerer | None,
-    baseline: Path,
-    model: Path,
-    *,
-    precision: str | None = None,
-    batching: bool = True,
-    size_bytes: int | None = None,
-) -> list[GateRow]:
-    """All offline gates of one model; see OfflineGates."""
-    gates = OfflineGates(asked, dataset, reference, baseline, batching=batching)
-    return gates.judge(model, precision, size_bytes)
 
 
 def judge_size(most: int, size: int) -> GateRow:
@@ -192,7 +173,7 @@ def judge_answers(
 
 def read_reference(folder: Path) -> dict[str, Array] | None:
     """What `keep` wrote; None where it had nothing to write. Raises Failure for a file that it has not written."""
-    path = folder / REFERENCE
+    path = folder / _REFERENCE
     if not path.is_file():
         return None
     try:
