@@ -24,7 +24,7 @@ from .mounted import CHECKSUMS
 from .publish import Layout
 from .reuse import Reused
 
-__all__ = ["Accepted", "accept", "unpublished_facts"]
+__all__ = ["Accepted", "accept"]
 
 _NO_DIGEST = f"sha256:{'0' * 64}"
 
@@ -70,7 +70,7 @@ def accept(
     answer: Mapping[str, Any], request: PreparationRequest, gathered: Gathered, reused: Reused | None, work: Path
 ) -> Accepted:
     """The opener's answer, believed as far as it goes; raises Failure."""
-    facts = reused.facts if reused and reused.content else unpublished_facts(answer, request, gathered)
+    facts = reused.facts if reused and reused.content else _unpublished_facts(answer, request, gathered)
     if reused and reused.content:
         return Accepted(facts, reused.content, _plain(reused.content.files))
     prepared = answer.get("prepared")
@@ -81,7 +81,7 @@ def accept(
     return Accepted(facts, content, layout)
 
 
-def unpublished_facts(answer: Mapping[str, Any], request: PreparationRequest, gathered: Gathered) -> ModelFacts:
+def _unpublished_facts(answer: Mapping[str, Any], request: PreparationRequest, gathered: Gathered) -> ModelFacts:
     """The facts in an answer, with the digest that was verified and an artifact that is not there yet."""
     artifact = ArtifactRef(repository=request.repository, manifest=_NO_DIGEST, layer=_NO_DIGEST, size_bytes=0)
     try:

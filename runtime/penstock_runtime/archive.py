@@ -21,9 +21,9 @@ from penstock.api.reasons import Reason
 from .content import CHUNK, Budget, StoredFile, safe_path, store
 from .failure import Failure
 
-__all__ = ["ARCHIVE_SUFFIXES", "LayerEntry", "is_archive_name", "layer_chunks", "layer_size", "unpack"]
+__all__ = ["LayerEntry", "is_archive_name", "layer_chunks", "layer_size", "unpack"]
 
-ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+_ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 _RATIO = 200
 _RATIO_FREE = 64 << 20
 """Bytes that any archive may grow to, however small it is."""
@@ -39,7 +39,7 @@ _EXECUTABLE_NAMES = ("triton_python_backend_stub",)
 
 def is_archive_name(name: str) -> bool:
     """Whether a file of this name is unpacked."""
-    return name.lower().endswith(ARCHIVE_SUFFIXES)
+    return name.lower().endswith(_ARCHIVE_SUFFIXES)
 
 
 def unpack(path: Path, root: Path, budget: Budget, below: str = "") -> list[StoredFile]:

@@ -23,7 +23,6 @@ __all__ = [
     "SourceTree",
     "Tensor",
     "is_config",
-    "limit_warnings",
     "version_of",
 ]
 
@@ -156,7 +155,7 @@ class Finding:
             "opset": self.opset,
             "irVersion": self.ir_version,
             "models": [asdict(model) for model in self.models],
-            "warnings": limit_warnings(self.warnings),
+            "warnings": _limit_warnings(self.warnings),
             "sourceFormat": self.source_format,
             "precision": self.precision,
             **({"forest": dict(self.forest)} if self.forest else {}),
@@ -185,7 +184,7 @@ def _wire(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "dataType": tensor.data_type, "dims": list(tensor.dims)}
 
 
-def limit_warnings(warnings: tuple[str, ...]) -> list[str]:
+def _limit_warnings(warnings: tuple[str, ...]) -> list[str]:
     """Short and few: the last says how many there are not."""
     kept = [shorten(warning, _LONGEST_WARNING) for warning in warnings[:_MOST_WARNINGS]]
     if len(warnings) > _MOST_WARNINGS:

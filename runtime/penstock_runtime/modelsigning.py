@@ -17,9 +17,9 @@ from penstock.api.reasons import Reason
 from .content import Content, StoredFile, read_regular
 from .failure import Failure
 
-__all__ = ["BUNDLE", "verify_bundle"]
+__all__ = ["verify_bundle"]
 
-BUNDLE = "model.sig"
+_BUNDLE = "model.sig"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "https://model_signing/signature/v1.0"
@@ -58,13 +58,13 @@ def verify_bundle(content: Content, pem: bytes, place: str) -> None:
 
 
 def _find_bundle(content: Content) -> StoredFile:
-    found = [file for file in content.files if PurePosixPath(file.path).name == BUNDLE]
+    found = [file for file in content.files if PurePosixPath(file.path).name == _BUNDLE]
     if len(found) == 1 and found[0].size <= _LARGEST_BUNDLE:
         return found[0]
     seen = f"{len(found)} of them" if len(found) > 1 else "none, or one too large"
-    message = f"spec.model.signature asks for one {BUNDLE} in the model's folder, there is {seen}"
+    message = f"spec.model.signature asks for one {_BUNDLE} in the model's folder, there is {seen}"
     raise Failure(
-        Reason.SIGNATURE_MISSING, f"{message}; sign with: model_signing sign key --signature DIR/{BUNDLE} DIR"
+        Reason.SIGNATURE_MISSING, f"{message}; sign with: model_signing sign key --signature DIR/{_BUNDLE} DIR"
     )
 
 

@@ -17,14 +17,14 @@ from .finding import Tensor
 from .gates.answers import Answerer, answer_rows
 from .v2 import InferenceError, ask, encode_get, encode_request, read_answer
 
-__all__ = ["Session", "tensors_of"]
+__all__ = ["Session"]
 
 _TIMEOUT = 120.0
 _AT_ONCE = 8
 _MESSAGE_BYTES = 64 << 20
 
 
-def tensors_of(facts: ModelFacts) -> tuple[Tensor, ...]:
+def _tensors_of(facts: ModelFacts) -> tuple[Tensor, ...]:
     """The inputs as inspection found them."""
     return tuple(Tensor(item.name, item.data_type, item.dims) for item in facts.inputs)
 
@@ -47,7 +47,7 @@ class Session:
     @classmethod
     def open(cls, port: int, model: str, facts: ModelFacts, batch: int) -> "Session":
         """With the facts' inputs, or where there are none (a repository served as it is) what the server tells."""
-        inputs = tensors_of(facts)
+        inputs = _tensors_of(facts)
         return cls(port, model, inputs, batch) if inputs else _told(port, model)
 
     def answerer(self) -> Answerer:

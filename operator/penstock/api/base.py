@@ -19,7 +19,7 @@ from .units import (
     duration_seconds,
 )
 
-__all__ = ["ONE_DAY", "ApiModel", "Duration", "K8s", "Number", "Quantity", "Real", "Rule", "wire"]
+__all__ = ["ApiModel", "Duration", "K8s", "Number", "Quantity", "Real", "Rule", "wire"]
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ def wire(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-ONE_DAY = Rule(
+_ONE_DAY = Rule(
     "duration(self) <= duration('24h')",
     lambda text: duration_seconds(text) <= 86400,
     "this is longer than a day; write at most 24h",
 )
 Duration = Annotated[
-    str, AfterValidator(canonical_duration), K8s(pattern=DURATION_PATTERN, max_length=32, rules=(ONE_DAY,))
+    str, AfterValidator(canonical_duration), K8s(pattern=DURATION_PATTERN, max_length=32, rules=(_ONE_DAY,))
 ]
 Quantity = Annotated[
     str,

@@ -14,9 +14,9 @@ from penstock.kube.errors import ApiError
 from penstock.kube.objects import Manifest, kind_of
 from penstock.kube.transport import Target, Transport
 
-__all__ = ["KEPT_SECONDS", "Cell", "Rings"]
+__all__ = ["Cell", "Rings"]
 
-KEPT_SECONDS = 300
+_KEPT_SECONDS = 300
 _PORT = 10091
 
 
@@ -92,7 +92,7 @@ class Rings:
         """A revision's last five minutes in so many cells, oldest first; the newest ends with the newest row."""
         newest = max((second for rows in self._rows.values() for second in rows), default=0)
         found = [Cell() for _ in range(count)]
-        width = KEPT_SECONDS / count
+        width = _KEPT_SECONDS / count
         for rows in self._rows.values():
             for second, row in rows.items():
                 place = count - 1 - int((newest - second) / width)
@@ -111,7 +111,7 @@ class Rings:
         return sorted(pod["metadata"]["name"] for pod in answer.get("items") or () if _is_ready(pod))
 
     async def _ask(self, name: str) -> Manifest:
-        known = max(self._rows.get(name, ()), default=int(time.time()) - KEPT_SECONDS)
+        known = max(self._rows.get(name, ()), default=int(time.time()) - _KEPT_SECONDS)
         path = kind_of("Pod").path(self._namespace, f"{name}:{_PORT}", "proxy") + "/v1/observe"
         query = [("uid", self._uid), ("since", str(known))]
         return await self._transport.request(Target("get", "Pod", self._namespace, name), "GET", path, query=query)
@@ -121,7 +121,7 @@ class Rings:
         self._bounds = tuple(split.get("bounds") or self._bounds)
         rows = self._rows.setdefault(name, {})
         rows.update((int(row[0]), row) for row in split.get("rows") or ())
-        oldest = max(rows, default=0) - KEPT_SECONDS
+        oldest = max(rows, default=0) - _KEPT_SECONDS
         for second in [second for second in rows if second <= oldest]:
             del rows[second]
 

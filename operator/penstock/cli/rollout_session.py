@@ -23,9 +23,9 @@ from penstock.kube.transport import RetryPolicy, Target, Transport
 from .rollout_rings import Rings
 from .rollout_view import View, picture, summary
 
-__all__ = ["ENDED_BADLY", "TIMED_OUT", "Session", "opened", "outcome", "plain_console", "show", "watch"]
+__all__ = ["Session", "opened", "outcome", "plain_console", "show", "watch"]
 
-ENDED_BADLY, TIMED_OUT = 1, 3
+_ENDED_BADLY, _TIMED_OUT = 1, 3
 PAUSE_SECONDS = 1.0
 _PLAIN_WIDTH = 160
 
@@ -82,8 +82,8 @@ async def show(session: Session, *, rings: bool, output: str) -> None:
 async def watch(session: Session, *, rings: bool, until_decided: bool, seconds: float) -> int:
     """Looks each second: a live picture on a terminal, else a line for each change. Returns the exit code.
 
-    With `until_decided` it ends with the rollout, or with TIMED_OUT; without, when somebody interrupts it. An API
-    server that is away is waited for.
+    With `until_decided` it ends with the rollout, or with 3 at the time limit; without, when somebody interrupts it.
+    An API server that is away is waited for.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
@@ -100,7 +100,7 @@ async def watch(session: Session, *, rings: bool, until_decided: bool, seconds: 
                 return code
             if until_decided and loop.time() >= deadline:
                 click.echo(f"no decision within {seconds:.0f} s; the rollout goes on", err=True)
-                return TIMED_OUT
+                return _TIMED_OUT
             await asyncio.sleep(PAUSE_SECONDS)
 
 
@@ -143,12 +143,12 @@ class _Screen:
 
 
 def outcome(view: View) -> int | None:
-    """0 when spec is what serves, ENDED_BADLY when it was taken back or cannot be, None while that is open."""
+    """0 when spec is what serves, 1 when it was taken back or cannot be, None while that is open."""
     if view.status.get("observedGeneration", -1) < view.live["metadata"].get("generation", 0):
         return None
     true = {item["type"] for item in view.status.get("conditions") or () if item["status"] == "True"}
     if "Stalled" in true:
-        return ENDED_BADLY
+        return _ENDED_BADLY
     return 0 if "Ready" in true else None
 
 

@@ -26,7 +26,6 @@ __all__ = [
     "key_of",
     "labels",
     "object_metadata",
-    "owner_reference",
     "prepare_policy_name",
     "resolve_name",
     "revision_name",
@@ -98,7 +97,7 @@ def labels(owner: Metadata, component: str, revision: str | None = None) -> dict
     return found
 
 
-def owner_reference(owner: Metadata) -> dict[str, Any]:
+def _owner_reference(owner: Metadata) -> dict[str, Any]:
     """Makes the garbage collector remove the child with its ModelDeployment; no finalizer is needed."""
     return {
         "apiVersion": API_VERSION,
@@ -116,5 +115,5 @@ def object_metadata(owner: Metadata, name: str, component: str, revision: str | 
         "name": name,
         "namespace": owner.namespace,
         "labels": labels(owner, component, revision),
-        "ownerReferences": [owner_reference(owner)],
+        "ownerReferences": [_owner_reference(owner)],
     }

@@ -6,9 +6,9 @@ from penstock.api.spec import ServerSpec
 from .modelrepo import Problem, backend_for, backend_of
 from .settings import Settings
 
-__all__ = ["DEFAULT_IMAGE_VALUE", "missing_backend", "missing_image", "server_image"]
+__all__ = ["missing_backend", "missing_image", "server_image"]
 
-DEFAULT_IMAGE_VALUE = "images.triton"
+_DEFAULT_IMAGE_VALUE = "images.triton"
 
 
 def server_image(server: ServerSpec | None, facts: ModelFacts, settings: Settings) -> str:
@@ -30,7 +30,7 @@ def missing_image(server: ServerSpec | None, facts: ModelFacts, settings: Settin
 def missing_backend(server: ServerSpec | None, model_format: str, settings: Settings) -> Problem | None:
     """The same of a format alone."""
     backend = backend_for(model_format)
-    if backend is None or (server and server.image) or backend.image_value == DEFAULT_IMAGE_VALUE:
+    if backend is None or (server and server.image) or backend.image_value == _DEFAULT_IMAGE_VALUE:
         return None
     if settings.server_images.get(backend.name):
         return None

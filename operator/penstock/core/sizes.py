@@ -8,7 +8,6 @@ from penstock.api.units import quantity_value
 
 __all__ = [
     "DEFAULT_CPU_LIMIT",
-    "DEFAULT_CPU_REQUEST",
     "PRE_STOP_SECONDS",
     "exit_timeout",
     "fill_resources",
@@ -17,7 +16,7 @@ __all__ = [
     "server_resources",
 ]
 
-DEFAULT_CPU_REQUEST = "100m"
+_DEFAULT_CPU_REQUEST = "100m"
 DEFAULT_CPU_LIMIT = "1"
 PRE_STOP_SECONDS = 10
 """How long a pod that is going away keeps serving while its removal from endpoints spreads (facts/triton.md §3.5)."""
@@ -46,7 +45,7 @@ def server_resources(server: ServerSpec | None, memory_bytes: int) -> dict[str, 
     requests, limits = dict(asked.requests or {}), dict(asked.limits or {})
     limits.setdefault("cpu", DEFAULT_CPU_LIMIT)
     limits.setdefault("memory", max(mebibytes(memory_bytes), requests.get("memory", "0"), key=quantity_value))
-    requests.setdefault("cpu", min(DEFAULT_CPU_REQUEST, limits["cpu"], key=quantity_value))
+    requests.setdefault("cpu", min(_DEFAULT_CPU_REQUEST, limits["cpu"], key=quantity_value))
     requests.setdefault("memory", limits["memory"])
     return {"requests": requests, "limits": limits}
 

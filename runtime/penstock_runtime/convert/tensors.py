@@ -10,13 +10,13 @@ from penstock_runtime.finding import Tensor
 
 from .case import Array
 
-__all__ = ["NUMPY_TYPES", "example_arrays", "triton_type"]
+__all__ = ["example_arrays", "triton_type"]
 
-NUMPY_TYPES = {
+_NUMPY_TYPES = {
     "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
     "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
-_TRITON_TYPES = {name: triton for triton, name in NUMPY_TYPES.items()}
+_TRITON_TYPES = {name: triton for triton, name in _NUMPY_TYPES.items()}
 _BATCH, _FREE = 2, 8
 """Sizes of free dimensions in examples: the first, and the others; never 0 or 1, which torch exports as fixed."""
 
@@ -31,7 +31,7 @@ def example_arrays(inputs: Sequence[Tensor], free: int = _FREE, batch: int = _BA
     generator = np.random.default_rng(0)
     arrays = []
     for index, tensor in enumerate(inputs):
-        kind = NUMPY_TYPES.get(tensor.data_type)
+        kind = _NUMPY_TYPES.get(tensor.data_type)
         if kind is None:
             message = (
                 f"spec.model.inputs[{index}] is {tensor.data_type}, of which no example can be made; export to ONNX "

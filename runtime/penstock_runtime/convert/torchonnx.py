@@ -20,9 +20,9 @@ from penstock_runtime.failure import Failure, shorten
 from .case import Array, Arrays, Case, Opened
 from .finish import OPSET
 
-__all__ = ["EXTERNAL_ABOVE", "TORCH_TOOLS", "failed", "open_program", "output_names", "quiet", "torch_arrays"]
+__all__ = ["EXTERNAL_ABOVE", "failed", "open_program", "output_names", "quiet", "torch_arrays"]
 
-TORCH_TOOLS = ("torch", "onnxscript", "onnx-ir", "onnx")
+_TORCH_TOOLS = ("torch", "onnxscript", "onnx-ir", "onnx")
 EXTERNAL_ABOVE = 3 << 29
 """Bytes of weights that still fit one protobuf message; above, they are written beside the model."""
 _TRAINING = {
@@ -89,7 +89,7 @@ def open_program(
             found = [item for item in pytree.tree_leaves(module(*args, **kwargs)) if isinstance(item, torch.Tensor)]
         return {name: item.numpy(force=True) for name, item in zip(outputs, found, strict=True)}
 
-    return Opened(export, answer, TORCH_TOOLS, (*found_warnings, *more))
+    return Opened(export, answer, _TORCH_TOOLS, (*found_warnings, *more))
 
 
 def _tensors(program: Any) -> list[Any]:

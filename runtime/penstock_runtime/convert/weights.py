@@ -23,7 +23,7 @@ from .case import Case, Opened
 from .tensors import example_arrays
 from .torchonnx import failed, open_program, quiet, torch_arrays
 
-__all__ = ["content_code", "fill", "open_module", "open_weights", "read_weights"]
+__all__ = ["fill", "open_weights"]
 
 _FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "module")
@@ -32,16 +32,16 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "modul
 
 def open_weights(case: Case) -> Opened:
     """Make the module, give it its weights, and trace it with example inputs; raises Failure."""
-    with content_code(case):
+    with _content_code(case):
         if case.found.runs_code:
-            return open_module(case, _load_module(case))
+            return _open_module(case, _load_module(case))
         module = _call_factory(case)
-        fill(module, read_weights(case), case.found.path)
-        return open_module(case, module)
+        fill(module, _read_weights(case), case.found.path)
+        return _open_module(case, module)
 
 
 @contextlib.contextmanager
-def content_code(case: Case) -> Iterator[None]:
+def _content_code(case: Case) -> Iterator[None]:
     """Let the content's own modules be imported."""
     folders = [str(path) for path in (*case.code, case.path.parent, case.tree.root)]
     before = list(sys.path)
@@ -76,7 +76,7 @@ def _call_factory(case: Case) -> Any:
     return made
 
 
-def read_weights(case: Case) -> dict[str, Any]:
+def _read_weights(case: Case) -> dict[str, Any]:
     """Tensors by name, read as data and nothing else; raises Failure."""
     case.progress("reading the weights")
     try:
@@ -161,7 +161,7 @@ def _load_module(case: Case) -> Any:
     raise Failure(Reason.INVALID_MODEL, f"{message}; for weights write spec.model.entrypoint as well")
 
 
-def open_module(case: Case, module: Any) -> Opened:
+def _open_module(case: Case, module: Any) -> Opened:
     """Trace a module in evaluation mode with the inputs that the user describes; raises Failure."""
     module.eval()
     if not case.asked.inputs:

@@ -11,19 +11,10 @@ import numpy as np
 
 from penstock_runtime.data import Array
 
-__all__ = [
-    "Z_ONE_SIDED",
-    "Z_TWO_SIDED",
-    "Statistic",
-    "drop_bound",
-    "resample",
-    "rows_enough",
-    "smallest_bound",
-    "wilson",
-]
+__all__ = ["Statistic", "drop_bound", "resample", "rows_enough", "smallest_bound", "wilson"]
 
-Z_ONE_SIDED = 1.6448536269514722
-Z_TWO_SIDED = 1.959963984540054
+_Z_ONE_SIDED = 1.6448536269514722
+_Z_TWO_SIDED = 1.959963984540054
 Statistic: TypeAlias = Callable[[Array | None], float]
 """A number of some rows, each counted as often as the weights say; None: once each."""
 _SEED = 20240229
@@ -32,7 +23,7 @@ _FEWEST, _MOST = 200, 1000
 _LONGEST = 1 << 40
 
 
-def wilson(hits: float, rows: float, z: float = Z_TWO_SIDED) -> tuple[float, float]:
+def wilson(hits: float, rows: float, z: float = _Z_TWO_SIDED) -> tuple[float, float]:
     """The score interval of a share (Wilson 1927, JASA 22:209), which also holds near 0 and 1 and for few rows."""
     if rows <= 0:
         return 0.0, 1.0
@@ -43,7 +34,7 @@ def wilson(hits: float, rows: float, z: float = Z_TWO_SIDED) -> tuple[float, flo
     return 0.0 if hits == 0 else low, 1.0 if hits == rows else high
 
 
-def drop_bound(lost: float, won: float, rows: float, z: float = Z_ONE_SIDED) -> float:
+def drop_bound(lost: float, won: float, rows: float, z: float = _Z_ONE_SIDED) -> float:
     """Upper bound of a paired drop: of the share of rows lost less the share won; one-sided, 95 % by default.
 
     `lost` rows were right before and are wrong now, `won` the other way round. The bound inverts the score test of

@@ -10,9 +10,9 @@ from typing import Literal
 
 from penstock.api.facts import ModelFacts
 
-__all__ = ["FORESTS", "FOREST_INPUT", "FOREST_OUTPUT", "Backend", "backend_for", "backend_of"]
+__all__ = ["FOREST_INPUT", "FOREST_OUTPUT", "Backend", "backend_for", "backend_of"]
 
-FORESTS = ("XGBoost", "LightGBM", "Treelite")
+_FORESTS = ("XGBoost", "LightGBM", "Treelite")
 FOREST_INPUT, FOREST_OUTPUT = "input__0", "output__0"
 """The only names that the fil backend knows."""
 
@@ -115,7 +115,7 @@ _BY_FORMAT = {
     "TorchScript": _PYTORCH,
     "OpenVINO": _OPENVINO,
     "TensorRT": _TENSORRT,
-    **dict.fromkeys(FORESTS, _FIL),
+    **dict.fromkeys(_FORESTS, _FIL),
 }
 
 

@@ -19,9 +19,9 @@ from .progress import Progress, begin_progress, gather, judge_progress, recall
 from .route import Route, find_route
 from .situation import Decision, Outcome, Situation, Wait
 
-__all__ = ["ENOUGH_REQUESTS", "decide"]
+__all__ = ["decide"]
 
-ENOUGH_REQUESTS = 30
+_ENOUGH_REQUESTS = 30
 """Requests that a candidate must have answered in a step before the next one begins."""
 _PROGRESS_EVERY = 10
 """Seconds of counters between two writes of status that tell of nothing but progress."""
@@ -286,8 +286,8 @@ def _lacking(progress: Progress, seconds: int) -> Wait:
         return Wait()
     if not progress.step_requests:
         return Wait("no request has reached it in this step", Reason.NO_EVIDENCE)
-    if progress.step_requests < ENOUGH_REQUESTS:
-        return Wait(f"waiting for {ENOUGH_REQUESTS} requests in this step")
+    if progress.step_requests < _ENOUGH_REQUESTS:
+        return Wait(f"waiting for {_ENOUGH_REQUESTS} requests in this step")
     return Wait("waiting for more requests", outlook=True)
 
 
@@ -299,7 +299,7 @@ def _is_proven(look: _Look) -> bool:
     untouched = s.analysis.on_no_traffic == "Promote" and not progress.step_requests
     if here.step == len(s.course.steps):
         return progress.verdict == "Pass" or (untouched and not progress.requests)
-    return untouched or progress.step_requests >= ENOUGH_REQUESTS
+    return untouched or progress.step_requests >= _ENOUGH_REQUESTS
 
 
 def _following(look: _Look) -> Position | None:

@@ -15,7 +15,7 @@ from penstock.api.units import duration_seconds, quantity_value
 from penstock.core.names import ROUTER_LABEL
 from penstock.core.security import container_security, pod_security
 
-__all__ = ["AGENT_PORT", "STATS_PORT", "drain_seconds", "pod_template"]
+__all__ = ["AGENT_PORT", "STATS_PORT", "pod_template"]
 
 STATS_PORT, AGENT_PORT = 10090, 10091
 _FOLDER = "/run/penstock"
@@ -31,7 +31,7 @@ _AGENT_RESOURCES = {"requests": {"cpu": "20m", "memory": "48Mi"}, "limits": {"me
 _PLACEMENT = ("nodeSelector", "tolerations", "affinity", "priorityClassName")
 
 
-def drain_seconds(spec: RouterSpec) -> int:
+def _drain_seconds(spec: RouterSpec) -> int:
     """How long a pod that goes away serves its last requests."""
     return ceil(duration_seconds(spec.drain))
 
@@ -50,7 +50,7 @@ def pod_template(
             "serviceAccountName": account,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": drain_seconds(spec) + _EXIT_MARGIN_SECONDS,
+            "terminationGracePeriodSeconds": _drain_seconds(spec) + _EXIT_MARGIN_SECONDS,
             "securityContext": pod_security(),
             "initContainers": [_agent(name, spec, image)],
             "containers": [_envoy(spec, image)],
@@ -103,7 +103,7 @@ def _agent(name: str, spec: RouterSpec, image: str) -> dict[str, Any]:
         "env": [
             _of_the_pod("PENSTOCK_NAMESPACE", "metadata.namespace"),
             {"name": "PENSTOCK_ROUTER", "value": name},
-            {"name": "PENSTOCK_DRAIN_SECONDS", "value": str(drain_seconds(spec))},
+            {"name": "PENSTOCK_DRAIN_SECONDS", "value": str(_drain_seconds(spec))},
             _of_the_pod("PENSTOCK_POD_NAME", "metadata.name"),
             _of_the_pod("PENSTOCK_POD_UID", "metadata.uid"),
             _of_the_pod("NODE_IP", "status.hostIP"),
@@ -134,7 +134,7 @@ def _envoy(spec: RouterSpec, image: str) -> dict[str, Any]:
         "args": [
             *("-c", f"{_FOLDER}/bootstrap.json"),
             *("--concurrency", "1"),
-            *("--drain-time-s", str(drain_seconds(spec))),
+            *("--drain-time-s", str(_drain_seconds(spec))),
             *("--drain-strategy", "immediate"),
             *("--file-flush-interval-msec", "200"),
             *("--log-level", "warning"),
