@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -514,6 +515,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a cache in the node's own folder": ({"nodeCache": {"hostPath": "/var"}}, "nodeCache/hostPath"),
     "a port that is none": ({"networkPolicy": {"apiServerPorts": [70000]}}, "apiServerPorts"),
     "no port": ({"networkPolicy": {"apiServerPorts": []}}, "apiServerPorts"),
+    "no images": ({"images": None}, "missing property 'images'"),
+    "no image of a backend": ({"images": {"tritonTensorRT": None}}, "missing property 'tritonTensorRT'"),
+    "ports of the API server that are none": ({"networkPolicy": {"apiServerPorts": None}}, "apiServerPorts"),
     "an interval in words": ({"metrics": {"podMonitor": {"interval": "often"}}}, "podMonitor/interval"),
 }
 
@@ -535,6 +539,42 @@ def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
             yield here
 
 
+def test_a_name_of_digits_stays_a_name(helm: Path) -> None:
+    rendered = render(
+        {
+            "global": {"imagePullSecrets": ["1"]},
+            "operator": {"priorityClassName": "2"},
+            "registry": {"persistence": {"storageClassName": "3"}},
+        }
+    )
+    pod = one(rendered, "Deployment")["spec"]["template"]["spec"]
+    assert (pod["imagePullSecrets"], pod["priorityClassName"]) == ([{"name": "1"}], "2")
+    assert one(rendered, "PersistentVolumeClaim", "penstock-registry")["spec"]["storageClassName"] == "3"
+
+
+FREE = {"podAnnotations", "nodeSelector", "tolerations", "affinity", "requests", "limits", "labels"}
+"""Objects whose fields are Kubernetes' or the user's."""
+
+
+def places(properties: dict[str, Any], definitions: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Paths of the schema as far as the chart's own fields go."""
+    for name, schema in properties.items():
+        here = f"{path}.{name}" if path else name
+        meant = definitions.get(schema.get("$ref", "").rpartition("/")[2], schema)
+        if name not in FREE and "properties" in meant:
+            yield from places(meant["properties"], definitions, here)
+        else:
+            yield here
+
+
+def test_every_value_has_its_place_in_the_schema_and_the_other_way() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    told = {path.removesuffix(".requests").removesuffix(".limits") for path in leaves(values)}
+    known = set(places(schema["properties"], schema["definitions"]))
+    assert told == {path.removesuffix(".requests").removesuffix(".limits") for path in known}
+
+
 def test_every_value_is_explained_in_the_readme() -> None:
     readme = (CHART / "README.md").read_text()
     values = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -545,6 +585,8 @@ def test_every_value_is_explained_in_the_readme() -> None:
         if not path.startswith("images.") or "operator" in path
     }
     assert sorted(path for path in told if f"`{path}`" not in readme) == []
+    rows = set(re.findall(r"^\| `([\w.*]+)` \|", readme, re.MULTILINE))
+    assert rows == told
 
 
 def test_the_chart_carries_the_versions_of_the_project() -> None:

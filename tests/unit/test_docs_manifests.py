@@ -105,7 +105,7 @@ def test_the_readme_prints_the_columns_that_kubectl_prints():
     assert header[0].split() == ["NAME", *shown]
 
 
-CHART = r"`((?:global|operator|images|metrics|crds|registry|router)\.[A-Za-z.]+)\b"
+CHART = rf"`((?:{'|'.join(VALUES)})\.[A-Za-z.]+)\b"
 
 
 @pytest.mark.parametrize("path", sorted({path for text in PAGES.values() for path in re.findall(CHART, text)}))

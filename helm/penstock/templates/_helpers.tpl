@@ -74,11 +74,11 @@ securityContext:
 {{- with include "penstock.pullSecretNames" .root }}
 imagePullSecrets:
   {{- range splitList "," . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with .settings.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .settings.nodeSelector }}
 nodeSelector:
