@@ -12,6 +12,7 @@ import pytest
 
 from penstock.api.facts import ArtifactRef
 from penstock.api.preparation import PreparationReport
+from penstock.controller import garbage
 from penstock.controller.credentials import Access, SigningKey
 from penstock.controller.garbage import ArtifactCollector
 from penstock.core.names import COMPONENT_LABEL
@@ -31,6 +32,7 @@ class Store:
 
     host: str
     key: SigningKey
+    folder: Path = Path()
     now: float = 1_800_000_000.0
     cache: Cache = field(default_factory=Cache)
 
@@ -59,6 +61,11 @@ class Store:
                 raise
             return False
         return True
+
+    def lose(self, digest: str) -> None:
+        """The disk loses what a tag leads to."""
+        (path,) = self.folder.rglob(f"blobs/sha256/*/{digest.removeprefix('sha256:')}/data")
+        path.unlink()
 
     def record(self, namespace: str, digest: str) -> None:
         """A revision record that names the artifact."""
@@ -108,7 +115,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     key = SigningKey.generate()
     folder: Path = tmp_path_factory.mktemp("store")
     with running_registry(folder, key.jwks()) as host:
-        yield Store(host, key)
+        yield Store(host, key, folder)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +154,27 @@ async def test_the_collector_takes_what_no_record_names_for_an_hour_and_nothing_
     assert await collector.collect() >= 1
     assert (store.holds("gc", kept), store.holds("gc", dropped)) == (True, False)
     assert store.holds("models/digits", shared)
+
+
+async def test_of_more_repositories_than_a_page_of_the_catalogue_has_the_last_is_looked_over_too(store, monkeypatch):
+    monkeypatch.setattr(garbage, "_PAGE", 1)
+    dropped = [store.push(namespace, b"on a page of its own") for namespace in ("page-a", "page-b", "page-c")]
+    collector = store.collector("page-a", "page-b", "page-c")
+    await collector.collect()
+    store.now += HOUR
+    assert await collector.collect() == len(dropped)
+
+
+async def test_a_tag_whose_manifest_is_lost_keeps_nothing_else_from_being_collected(store):
+    lost, dropped = store.push("damaged", b"lost"), store.push("damaged", b"dropped")
+    after = store.push("damaged-too", b"dropped")
+    store.lose(lost)
+    collector = store.collector("damaged", "damaged-too")
+    await collector.collect()
+    store.now += HOUR
+    assert await collector.collect() >= 2
+    assert not store.holds("damaged", dropped)
+    assert not store.holds("damaged-too", after)
 
 
 async def test_an_artifact_that_is_named_again_in_time_stays(store):

@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -132,20 +133,34 @@ class ArtifactCollector:
         return named | (told or frozenset()), told is None
 
     async def _repositories(self, session: aiohttp.ClientSession) -> list[str]:
-        headers = await self._headers(Access("catalog", ("*",), "registry"))
-        async with session.get(f"{self._url}/v2/_catalog", params={"n": str(_PAGE)}, headers=headers) as answer:
-            return list((await answer.json())["repositories"] or ())
+        headers, found = await self._headers(Access("catalog", ("*",), "registry")), list[str]()
+        while True:
+            query = {"n": str(_PAGE), **({"last": found[-1]} if found else {})}
+            async with session.get(f"{self._url}/v2/_catalog", params=query, headers=headers) as answer:
+                page = (await answer.json())["repositories"] or ()
+            found += page
+            if len(page) < _PAGE:
+                return found
 
     async def _digests(self, session: aiohttp.ClientSession, repository: str, headers: Mapping[str, str]) -> list[str]:
+        """What the tags lead to; one that a damaged disk has left leading nowhere stands in nobody's way."""
         async with session.get(f"{self._url}/v2/{repository}/tags/list", headers=headers) as answer:
             tags = (await answer.json())["tags"] or ()
         found = []
         for tag in tags:
             place = f"{self._url}/v2/{repository}/manifests/{tag}"
-            async with session.head(place, headers={**headers, "Accept": _MANIFEST}) as answer:
-                found.append(answer.headers["Docker-Content-Digest"])
+            async with session.head(
+                place, headers={**headers, "Accept": _MANIFEST}, raise_for_status=_refuse_unless_missing
+            ) as answer:
+                if answer.ok:
+                    found.append(answer.headers["Docker-Content-Digest"])
         return found
 
     async def _headers(self, access: Access) -> dict[str, str]:
         key = await self._credentials.load_key()
         return {"Authorization": f"Bearer {key.token('penstock', [access], int(time.time()), _TOKEN_SECONDS)}"}
+
+
+async def _refuse_unless_missing(answer: aiohttp.ClientResponse) -> None:
+    if answer.status != HTTPStatus.NOT_FOUND:
+        answer.raise_for_status()
