@@ -42,11 +42,10 @@ def test_an_upgrade_touches_no_served_pod_and_loses_no_request(cluster, chart, d
             nothing_lost(traffic, at_least=500)
 
             assert served.serving_pods() == pods
-            after = served.get()
+            # the new release's images wait to be asked for
+            after = served.wait(lambda md: bool(condition(md, "RuntimeOutdated")) == cluster.local)
             assert after["spec"] == before["spec"]
             assert after["status"]["stable"] == before["status"]["stable"]
-            outdated = bool(condition(after, "RuntimeOutdated"))
-            assert outdated == cluster.local, "the new release's images wait to be asked for"
 
 
 def test_uninstalled_it_leaves_models_serving_and_reinstalled_it_takes_them_up_again(

@@ -4,8 +4,9 @@ import pytest
 import yaml
 from hack.cluster.settings import Settings
 
-from .cluster import SYSTEM, apply, items, the_only_operator, wait_for
+from .cluster import SYSTEM, apply, items, wait_for
 from .disturb import wait_until
+from .fleet import AGENT_PORT, Fleet
 from .models import linear_model
 
 MODEL = linear_model(51)
@@ -51,14 +52,14 @@ def test_a_strangers_pod_reaches_what_it_needs_and_nothing_else(cluster, deploy,
     open_to_all = deploy("open")
     open_to_all.apply(store.push(MODEL, "network"))
     open_to_all.wait_ready()
-    (name,) = the_only_operator(cluster).values()
-    operator = cluster.get("pod", name, "-n", SYSTEM)
+    agents = Fleet(cluster, open_to_all.namespace).addresses()
 
     wait_until(lambda: prober(f"open.{open_to_all.namespace}.svc", 8000), "clients reach the model")
     wait_until(lambda: prober("kubernetes.default.svc", 443), "the probe itself can connect")
     assert not prober(f"registry.{SYSTEM}.svc", 5000), "the registry is for the pods that Penstock makes"
-    for port in (22, 6060, 9999):
-        assert not prober(operator["status"]["podIP"], port)
+    assert agents, "the model has router pods"
+    for name, address in agents.items():
+        wait_until(lambda at=address: not prober(at, AGENT_PORT), f"what the agent of {name} tells is the operator's")
 
 
 def test_the_policies_select_what_the_chart_installs(cluster, chart):

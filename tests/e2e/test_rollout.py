@@ -109,9 +109,9 @@ def attempts(status, revision):
 
 def test_paused_it_stays_where_it_is_and_promoted_it_goes_live(rolled):
     candidate = rolled.start(rolled.versions.good(3), {**QUICK_CANARY, "paused": True})
-    rolled.wait(lambda now: now["phase"] == "Paused")
-    held = rolled.status().get("candidate") or {}
-    assert float(held.get("weight") or 0) <= 20
+    held = rolled.wait(lambda now: now["phase"] == "Paused")["candidate"]
+    assert float(held.get("weight") or 0) == 0
+    assert rolled.answered_by(candidate) == 0, "no client has met it yet"
 
     rolled.change(paused=False, promote=candidate)
     rolled.wait_promoted()
