@@ -52,7 +52,7 @@ class Answer:
 
     @property
     def place(self) -> str:
-        """Where it came from, for sentences: the URL without its query, which may hold a signature."""
+        """Where it came from, for sentences: the URL without what may be secret, its query or a password."""
         return _place(self.url)
 
     def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
@@ -169,7 +169,7 @@ class Web:
         parts = urlsplit(target)
         if parts.scheme == "https" or (parts.scheme == "http" and parts.netloc in self._plain_http):
             return
-        raise Unreachable(f"{source} redirects to {parts.scheme}://{parts.netloc}; only https:// is followed")
+        raise Unreachable(f"{_place(source)} redirects to {parts.scheme}://{_host(target)}; only https:// is followed")
 
     def _once(self, method: str, url: str, headers: Mapping[str, str], body: Body | None, furthest: Reach) -> Answer:
         request = Request(url, body() if body else None, dict(headers), method=method)
@@ -180,12 +180,17 @@ class Web:
             response = self._opener.open(request, timeout=self._timeout)
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise Unreachable(f"{urlsplit(url).netloc} gives no answer: {reason or type(reason).__name__}") from error
+            raise Unreachable(f"{_host(url)} gives no answer: {reason or type(reason).__name__}") from error
         return Answer(response.status, response.headers, url, response, request.reached)
 
 
 def _place(url: str) -> str:
-    return urlsplit(url)._replace(query="", fragment="").geturl()
+    return urlsplit(url)._replace(netloc=_host(url), query="", fragment="").geturl()
+
+
+def _host(url: str) -> str:
+    """With its port; without the name and password that may stand before."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

@@ -96,6 +96,34 @@ def test_no_sentence_about_an_answer_holds_what_its_url_was_signed_with(case):
     assert "sig" not in str(caught.value)
 
 
+class Redirecting(Web):
+    """A service that sends everybody on."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(pauses=())
+        self._target = target
+
+    def _once(self, *_: object) -> Answer:
+        return Answer(307, {"Location": self._target}, SIGNED, Body(b""))
+
+
+@pytest.mark.parametrize(
+    "target", ["http://elsewhere/blob?sig=TopSecret", "http://me:TopSecret@elsewhere/blob", f"{SIGNED}&again"]
+)
+def test_no_sentence_about_a_redirect_holds_a_signature_or_a_password(target):
+    with pytest.raises(
+        Unreachable, match=r"https://account\.blob\.core\.windows\.net/models/digits\.onnx redirect"
+    ) as caught:
+        Redirecting(target).send("GET", SIGNED)
+    assert "Secret" not in str(caught.value)
+
+
+def test_no_sentence_about_silence_holds_a_password():
+    with pytest.raises(Unreachable, match=r"^127\.0\.0\.1:1 gives no answer") as caught:
+        Web(pauses=()).send("GET", "https://me:TopSecret@127.0.0.1:1/blob")
+    assert "Secret" not in str(caught.value)
+
+
 class Short(Web):
     """A service whose answers break off."""
 
