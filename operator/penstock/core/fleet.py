@@ -57,6 +57,15 @@ class RouterPodView:
     rejected: str = ""
     """What Envoy said to the last configuration, when it refused it."""
 
+    def follows(self, generation: int) -> bool:
+        """Whether it routes by this generation, of its own will."""
+        return self.answered and self.generation == generation and not self.expired
+
+    @property
+    def refusal(self) -> str:
+        """A sentence about what Envoy has refused; empty where it has not."""
+        return f"{self.name} refuses it: {self.rejected}" if self.rejected else ""
+
 
 @dataclass(frozen=True)
 class FleetView:
@@ -67,9 +76,7 @@ class FleetView:
 
     def attests(self, generation: int) -> bool:
         """Whether every Ready pod routes by this generation, of its own will; False without pods."""
-        return bool(self.pods) and all(
-            pod.answered and pod.generation == generation and not pod.expired for pod in self.pods
-        )
+        return bool(self.pods) and all(pod.follows(generation) for pod in self.pods)
 
     def warm(self, revision: str) -> int:
         """Endpoints of a revision that every Ready pod can reach."""

@@ -11,7 +11,6 @@ from penstock.api.status import (
 )
 
 from .conditions import MESSAGE, Verdict, conditions, timestamp
-from .fleet import RouterPodView
 from .names import DEPLOYMENT_LABEL, REVISION_LABEL
 from .observed import Observed
 from .preparing import Preparing, serving_means
@@ -83,6 +82,23 @@ def describe(
     )
 
 
+def describe_invalid(
+    status: ModelDeploymentStatus, generation: int, sentence: str, now: datetime
+) -> ModelDeploymentStatus:
+    """A spec that this operator cannot read: everything stays as it is, and the status says why."""
+    verdict = Verdict("Stuck", Reason.INVALID_SPEC, sentence)
+    before = status.conditions or ()
+    prepared = (False, Reason.INVALID_SPEC, "the spec cannot be read")
+    return status.model_copy(
+        update={
+            "observed_generation": generation,
+            "phase": "Failed",
+            "message": sentence[:2048],
+            "conditions": conditions(verdict, availability(status.stable), prepared, before, generation, now),
+        }
+    )
+
+
 # what the routers say
 
 
@@ -106,19 +122,13 @@ def _synced(
     known = traffic.attested == generation and not (fleet and fleet.pods and standing.candidate)
     if live and (known or (fleet is not None and fleet.attests(generation))):
         return True, Reason.TRAFFIC_SYNCED, f"every Ready router pod follows generation {generation}"
-    behind = [pod.name for pod in fleet.pods if not _follows(pod, generation)] if fleet and live else []
-    refused = (
-        next((f": {pod.name} refuses it: {pod.rejected}" for pod in fleet.pods if pod.rejected), "") if fleet else ""
-    )
+    behind = [pod.name for pod in fleet.pods if not pod.follows(generation)] if fleet and live else []
+    refused = next((f": {pod.refusal}" for pod in fleet.pods if pod.refusal), "") if fleet else ""
     if behind and _is_slow(observed, now):
         return False, Reason.TRAFFIC_NOT_SYNCED, f"{', '.join(behind)} do not follow generation {generation}{refused}"
     if fleet and not fleet.pods:
         return False, Reason.TRAFFIC_NOT_SYNCED, f"no router pod of Router {traffic.wanted} is Ready"
     return False, Reason.TRAFFIC_NOT_SYNCED, f"waiting for the routers to follow generation {generation}{refused}"
-
-
-def _follows(pod: RouterPodView, generation: int) -> bool:
-    return pod.answered and pod.generation == generation and not pod.expired
 
 
 def _is_slow(observed: Observed, now: datetime) -> bool:
@@ -165,23 +175,6 @@ def _weighed(
     known = before.weight if before and before.revision == told.revision else None
     weight = percent(attested[1].weights.get(told.revision, 0)) if attested else known
     return told.model_copy(update={"weight": weight})
-
-
-def describe_invalid(
-    status: ModelDeploymentStatus, generation: int, sentence: str, now: datetime
-) -> ModelDeploymentStatus:
-    """A spec that this operator cannot read: everything stays as it is, and the status says why."""
-    verdict = Verdict("Stuck", Reason.INVALID_SPEC, sentence)
-    before = status.conditions or ()
-    prepared = (False, Reason.INVALID_SPEC, "the spec cannot be read")
-    return status.model_copy(
-        update={
-            "observed_generation": generation,
-            "phase": "Failed",
-            "message": sentence[:2048],
-            "conditions": conditions(verdict, availability(status.stable), prepared, before, generation, now),
-        }
-    )
 
 
 def _revision(observed: Observed, record: RevisionRecord | None, since: str | None) -> RevisionStatus | None:

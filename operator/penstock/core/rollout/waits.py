@@ -71,8 +71,7 @@ def _unattested(look: Look) -> str:
     s = look.situation
     if s.fleet is not None and not s.pods:
         return "no router pod is Ready"
-    refused = [f"{pod.name} refuses it: {pod.rejected}" for pod in s.pods if pod.rejected]
-    return "; ".join(refused) or FOLLOWING
+    return "; ".join(filter(None, (pod.refusal for pod in s.pods))) or FOLLOWING
 
 
 def wait_for_a_person(look: Look) -> Wait | None:
