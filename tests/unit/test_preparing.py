@@ -548,6 +548,18 @@ class TestOtherMeans:
         assert world.status["stable"]["uri"] == V2
         assert len(world.requests) == 2, "of V1 and of V2"
 
+    def test_a_job_that_a_queue_holds_back_says_so(self):
+        world = serving_world()
+        world.point_to(V2)
+        world.reconcile()
+        job = self.hold_up(world, "is not made")
+        job["spec"]["suspend"] = True
+        world.run(15)
+        assert "is suspended, as a queue does" in world.condition("Reconciling")["message"]
+        job["spec"]["suspend"] = False
+        world.run(1)
+        assert "has made no pod" in world.condition("Reconciling")["message"]
+
     def test_a_job_at_work_ends_with_the_means_that_it_has(self):
         world = serving_world()
         world.point_to(V2)
