@@ -28,6 +28,7 @@ _PROGRESS_EVERY = 10
 _FOLLOWING = "waiting for the routers to follow"
 _BLIND = Wait("no counters from every router pod", Reason.NO_EVIDENCE)
 _HELD = Wait("spec.rollout.paused holds it here", Reason.PAUSED)
+_UNMANNED = Wait("scaled to 0: it is judged when there are pods again", Reason.NO_EVIDENCE)
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,9 @@ def decide(situation: Situation) -> Decision:
     outcome = _ending(look)
     if outcome:
         return _decision(look, look.here, outcome=outcome)
-    if (situation.lost or situation.displaced) and look.here.stage in TRAFFIC and situation.stable:
-        return _decision(look, _way_back(look), lost=situation.lost)
-    if look.exchanges and situation.gone and look.here.stage in ("Stepping", "Promoting"):
-        return _decision(look, Position("Replacing", look.here.step))
+    retreat = _retreat(look)
+    if retreat:
+        return retreat
     if _is_behind(look) and not situation.informed(look.progress.as_of):
         return _decision(look, look.here, wait=_BLIND, held=True)
     hindrance = _leaving(look)
@@ -106,11 +106,41 @@ def decide(situation: Situation) -> Decision:
     return _decision(look, following)
 
 
+def _retreat(look: _Look) -> Decision | None:
+    """Back from a place where the candidate cannot be judged any more."""
+    s, here = look.situation, look.here
+    if _is_unmanned(look):
+        return _decision(look, _out_of_traffic(look), wait=_HELD if look.commands.paused else _UNMANNED)
+    if (s.lost or s.displaced) and here.stage in TRAFFIC and s.stable:
+        return _decision(look, _way_back(look), lost=s.lost)
+    if look.exchanges and s.gone and here.stage in ("Stepping", "Promoting"):
+        return _decision(look, Position("Replacing", here.step))
+    return None
+
+
 def _way_back(look: _Look) -> Position:
     """Where a candidate is without requests; at a router that is left stable has all of them and needs all its pods."""
     if not look.exchanges:
         return Position("Warming", look.here.step)
     return Position("Starting") if look.situation.displaced else Position("Replacing", look.here.step)
+
+
+def _is_unmanned(look: _Look) -> bool:
+    """Whether there is nobody who could show anything: stopping to pay for pods is no approval of the candidate.
+
+    One that waits for a person anyway may go on to its gate.
+    """
+    s = look.situation
+    if s.size or not s.routed or s.stable is None:
+        return False
+    return look.here.stage in TRAFFIC or _previewing(look) is None
+
+
+def _out_of_traffic(look: _Look) -> Position:
+    """With pods again stable has all requests, and the candidate begins where it was."""
+    if look.here.stage not in TRAFFIC:
+        return look.here
+    return Position("Starting") if look.exchanges else Position("Warming", look.here.step)
 
 
 def _last_move(look: _Look) -> Decision:
@@ -143,8 +173,9 @@ def _ending(look: _Look) -> Outcome | None:
     s, judgement = look.situation, look.judgement
     if look.commands.abort:
         return Outcome("Aborted", Reason.ABORTED, f"spec.rollout.abort names {s.candidate}")
-    if s.size == 0 and s.exists and (s.stable or not s.routed) and not _waits_for_a_person(look):
-        return Outcome("Promoted", Reason.SKIPPED if s.stable else Reason.REVISION_PROMOTED)
+    if s.size == 0 and s.exists and (s.stable or not s.routed) and _may_skip(look):
+        reason, _, by = _merit(look)
+        return Outcome("Promoted", Reason.SKIPPED if s.stable else reason, by=by)
     replacing = look.here.stage == "Replacing" and s.size > 0
     if replacing and s.ready < look.pods(look.here) and s.past(_start_deadline(look)):
         sentence = f"{s.ready} of {look.pods(look.here)} replicas ready after {s.analysis.deadline}; stable gets its"
@@ -160,9 +191,15 @@ def _ending(look: _Look) -> Outcome | None:
     return None
 
 
-def _waits_for_a_person(look: _Look) -> bool:
-    """Whether somebody has the last word on it, which a size of 0 does not overrule."""
-    return look.commands.paused or (look.here.stage not in TRAFFIC and _previewing(look) is not None)
+def _may_skip(look: _Look) -> bool:
+    """Whether it may go live with nobody there to judge it by: no proof is asked for, or a person gives the word."""
+    s, commands = look.situation, look.commands
+    if commands.paused or (look.here.stage not in TRAFFIC and _previewing(look) is not None):
+        return False
+    if commands.promote and not (s.gated and look.progress.judged_since):
+        return True
+    untouched = s.analysis.on_no_traffic == "Promote" and not look.progress.requests
+    return not (s.routed and s.enforced and s.course.strategy != "Immediate") or untouched
 
 
 def _start_deadline(look: _Look) -> datetime | None:
@@ -402,6 +439,8 @@ def _arrive(look: _Look, place: Position) -> Progress:
 def _attention(look: _Look, place: Position, wait: Wait | None) -> Literal["", "slow", "fast"]:
     """How closely the routers have to be watched."""
     s = look.situation
+    if place == look.here and _is_unmanned(look):
+        return ""
     started = place.stage != "Starting" or look.exchanges
     if not (s.routed and started) or (place.stage == "Previewing" and _previewing(look)):
         return ""
