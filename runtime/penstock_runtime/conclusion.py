@@ -131,8 +131,9 @@ class Conclusion:
     def _refuse(self, error: PreparationError) -> PreparationReport:
         told, digest = self._told[0], None
         evidence = Evidence(self._build(error), provenance_of(self.request, self.gathered, self.opened, None))
-        with contextlib.suppress(Failure):
-            digest = publish_evidence(evidence, self.request.repository, self.registry)
+        if error.reason is not Reason.STORE_UNAVAILABLE:
+            with contextlib.suppress(Failure):
+                digest = publish_evidence(evidence, self.request.repository, self.registry)
         return fit_report(
             PreparationReport(
                 error=error, gates=gate_results(told.rows), report=digest, resolved=self.gathered.resolved

@@ -86,14 +86,33 @@ def _stop_metric(request: PreparationRequest, places: Places, meeting: Meeting, 
     accuracy = request.gates.accuracy if request.gates else None
     if accuracy is None or accuracy.image is None or (places.work / METRIC / PREDICTIONS).is_file():
         return 0
-    told = meeting.read(INSPECTED)
-    rows = (*gate_rows(told, "inspect"), *gate_rows(answer, "measure"))
-    error = PreparationError.model_validate(answer["error"]) if "error" in answer else refusal(rows)
-    if error is None:
+    report = _refused(meeting, answer)
+    if report is None:
         return 0
-    report = fit_report(PreparationReport(error=error, gates=gate_results(rows)))
-    termination_log(places, report.encode(report_bytes(os.environ)))
+    termination_log(places, fit_report(report).encode(report_bytes(os.environ)))
     return 1
+
+
+def _refused(meeting: Meeting, answer: Mapping[str, Any]) -> PreparationReport | None:
+    """Why there are none, in the words of this container or of the inspection; whatever that has left."""
+    try:
+        rows = (*gate_rows(_told(meeting), "inspect"), *gate_rows(answer, "measure"))
+        gates = gate_results(rows)
+    except Failure as failure:
+        return PreparationReport(error=PreparationError(reason=failure.reason, message=failure.message))
+    error = PreparationError.model_validate(answer["error"]) if "error" in answer else refusal(rows)
+    return PreparationReport(error=error, gates=gates) if error else None
+
+
+def _told(meeting: Meeting) -> dict[str, Any]:
+    """What the inspection said, which is not trusted; raises Failure."""
+    try:
+        told = meeting.read(INSPECTED)
+    except (ValueError, OSError) as error:
+        raise Failure(Reason.PREPARATION_FAILED, f"the answer of inspect cannot be read: {error}") from error
+    if not isinstance(told, dict):
+        raise Failure(Reason.PREPARATION_FAILED, "the answer of inspect is not a JSON object")
+    return told
 
 
 def _accepted(meeting: Meeting) -> Given | None:
@@ -107,8 +126,8 @@ def _accepted(meeting: Meeting) -> Given | None:
 
 def _inspected(meeting: Meeting, places: Places) -> Given | None:
     """The same from what the opener left, where containers run one after the other; None for a refused model."""
-    told, fetched = meeting.read(INSPECTED), meeting.read(FETCHED)
-    if "facts" not in told or "error" in told or any(not row.get("passed") for row in told.get("gates", ())):
+    told, fetched = _told(meeting), meeting.read(FETCHED)
+    if "facts" not in told or "error" in told or refusal(gate_rows(told, "inspect")):
         return None
     made = "prepared" in told
     root = (places.work / PREPARED if made else Path(fetched["root"])).resolve()

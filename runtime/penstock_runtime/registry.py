@@ -29,6 +29,7 @@ _REFERENCE = re.compile(
 )
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _LARGEST_MANIFEST = 4 << 20
+_UPLOAD_LOST = (404, 416)
 
 
 class Refused(Exception):
@@ -128,7 +129,18 @@ class Registry:
             return answer.status == 200
 
     def upload(self, repository: str, digest: str, size: int, body: Body) -> None:
-        """Upload a blob in one streamed request; the registry itself checks the digest."""
+        """Upload a blob in one streamed request; the registry itself checks the digest.
+
+        It is begun again, once, where the registry was restarted in the middle and knows nothing or a half of it.
+        """
+        try:
+            self._upload(repository, digest, size, body)
+        except Refused as error:
+            if error.status not in _UPLOAD_LOST:
+                raise
+            self._upload(repository, digest, size, body)
+
+    def _upload(self, repository: str, digest: str, size: int, body: Body) -> None:
         with self._send("POST", repository, f"/v2/{repository}/blobs/uploads/", {"Content-Length": "0"}) as answer:
             self._expect(answer, f"upload to {repository}", 202)
             target = urljoin(answer.url, answer.headers.get("Location", ""))

@@ -42,6 +42,8 @@ from .web import Web
 __all__ = ["Transfer", "main"]
 
 _FIRST, _LAST, _LOOK = "fetch", "publish", "resolve"
+_STORE_SECONDS = 120.0
+"""An upgrade of the chart replaces the store's only pod; what was made for an hour is not to be made again for that."""
 
 
 def main() -> int:
@@ -91,9 +93,9 @@ class Transfer:
         web = web or Web(request.plain_http)
         store = parse_reference(request.repository)
         auth = RegistryAuth(token=places.token.read_text().strip() if places.token.is_file() else "")
-        return cls(
-            Gatherer(environment, places, request, web, store.host, auth), Registry(store.host, web, auth), meeting
-        )
+        patient = web.patient(float(environment.get("PENSTOCK_STORE_SECONDS", _STORE_SECONDS)))
+        gatherer = Gatherer(environment, places, request, web, store.host, auth)
+        return cls(gatherer, Registry(store.host, patient, auth), meeting)
 
     def run(self, mode: str) -> PreparationReport | None:
         """The report, or None where the next container goes on; raises Failure.

@@ -11,7 +11,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +29,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that another try may not meet again."""
+_LONGEST_PAUSE = 8.0
 _SECRET_HEADERS = ("authorization", "cookie")
 
 
@@ -126,6 +129,13 @@ class Web:
             certificates=certificates or self._certificates,
             network=self._network.admitting(admitted),
         )
+
+    def patient(self, seconds: float) -> "Web":
+        """The same, that tries again for so long at least."""
+        found = copy(self)
+        pauses = (*self._pauses, *[_LONGEST_PAUSE] * ceil(seconds / _LONGEST_PAUSE))
+        found._pauses = pauses  # noqa: SLF001 - its own copy
+        return found
 
     def base(self, host: str) -> str:
         """`https://host`, or `http://host` where plain HTTP is allowed."""

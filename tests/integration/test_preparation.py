@@ -187,9 +187,9 @@ class TestOnnx:
 
     def test_a_store_that_is_away(self, pod: Pod) -> None:
         pod.web.serve("/digits.onnx", GOOD)
-        away = pod.prepare(f"https://{pod.web.host}/digits.onnx", repository="127.0.0.1:9/vision", plainHttp=[
-            pod.web.host, "127.0.0.1:9",
-        ])  # fmt: skip
+        hurried, hosts = {"PENSTOCK_STORE_SECONDS": "1"}, [pod.web.host, "127.0.0.1:9"]
+        uri = f"https://{pod.web.host}/digits.onnx"
+        away = pod.prepare(uri, hurried, repository="127.0.0.1:9/vision", plainHttp=hosts)
         refused(away, Reason.STORE_UNAVAILABLE, "127.0.0.1:9")
 
     def test_an_inspection_that_dies_whole(self, pod: Pod) -> None:

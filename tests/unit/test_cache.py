@@ -150,6 +150,13 @@ def test_trimming_drops_what_nobody_reads() -> None:
     assert "managedFields" in raw["metadata"], "the original is left as it is"
 
 
+def test_of_a_route_it_is_known_which_fields_are_ours() -> None:
+    ours = {"manager": "penstock", "operation": "Apply", "fieldsV1": {"f:spec": {"f:rules": {}}}}
+    theirs = {**ours, "manager": "contour"}
+    raw = thing(kind="HTTPRoute", metadata={"managedFields": [theirs, {**ours, "time": "2026-01-01T00:00:00Z"}]})
+    assert trim(raw)["metadata"]["managedFields"] == [ours]
+
+
 def test_a_pod_keeps_identity_and_status_only() -> None:
     status = {
         "phase": "Running",

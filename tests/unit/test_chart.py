@@ -311,6 +311,14 @@ def test_the_registry_trusts_the_operators_key_and_no_more(helm: Path) -> None:
     assert config["storage"]["delete"] == {"enabled": True}
 
 
+def test_an_upgrade_can_leave_the_registry_alone(helm: Path) -> None:
+    """Its pod has the operator's image for as long as it is collected at the start."""
+    pinned = {"images": {"registry": {"digest": "sha256:" + "1" * 64}}, "registry": {"collectAtStart": False}}
+    newer = {**pinned, "images": {**pinned["images"], "operator": {"tag": "9.9.9"}}}
+    pods = [one(render(values), "Deployment", "penstock-registry")["spec"]["template"] for values in (pinned, newer)]
+    assert pods[0] == pods[1]
+
+
 def test_a_changed_configuration_restarts_the_registry(helm: Path) -> None:
     def mark(namespace: str) -> str:
         deployment = one(render({}, namespace), "Deployment", "penstock-registry")

@@ -14,8 +14,9 @@ from penstock.controller.credentials import (
     read_claims,
     shared_repository,
 )
-from penstock.controller.garbage import named_artifacts
+from penstock.controller.garbage import named_artifacts, reported_artifacts
 from penstock.controller.reconcile import _sources
+from penstock.core.names import COMPONENT_LABEL
 from penstock.kube.errors import AlreadyTaken
 
 REGISTRY = "registry.penstock-system:5000"
@@ -150,6 +151,29 @@ def test_the_collector_keeps_what_records_name():
     failed = {"status": {"preparation": {"key": "k", "report": "sha256:4"}}}
     kept = named_artifacts([record, reported], [failed, {"status": {"preparation": {"key": "k"}}}, {}])
     assert kept == {"sha256:1", "sha256:2", "sha256:3", "sha256:4"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "pods", "waits"),
+    [
+        ({"suspend": True}, {}, [], False),
+        ({"suspend": True}, {"active": 0, "conditions": [{"type": "Suspended", "status": "True"}]}, [], False),
+        ({"suspend": True}, {"active": 1}, [], True),
+        ({"suspend": True}, {}, ["job"], True),
+        ({"suspend": True}, {}, ["another"], False),
+        ({"suspend": False}, {}, [], True),
+        ({}, {}, [], True),
+    ],
+)
+def test_a_preparation_that_waits_in_a_queue_has_found_nothing_that_must_be_kept(spec, status, pods, waits):
+    """Kueue keeps a Job suspended for days; once it has pods, those may have found what nobody names."""
+    job = {
+        "metadata": {"name": "j", "uid": "job", "labels": {COMPONENT_LABEL: "prepare"}},
+        "spec": spec,
+        "status": status,
+    }
+    found = [{"metadata": {"ownerReferences": [{"uid": uid}]}, "status": {}} for uid in pods]
+    assert (reported_artifacts([job], found) is None) == waits
 
 
 def test_all_places_that_a_preparation_reads_from_are_opened_to_it():

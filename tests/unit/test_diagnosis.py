@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -116,6 +117,8 @@ class Told(World):
     examined: list[Examination] = field(default_factory=list)
     seen: list[tuple[Observed, Any]] = field(default_factory=list)
     restarts: int = 0
+    started: str = "2026-01-01T12:00:01Z"
+    """Since when the servers run."""
 
     def observe(self) -> Observed:
         found = super().observe()
@@ -130,6 +133,8 @@ class Told(World):
         pod["status"].update(ready)
         for container in pod["status"].get("containerStatuses", ()):
             container["restartCount"] = self.restarts
+            if container["name"] == "server" and "running" in container["state"]:
+                container["state"] = {"running": {"startedAt": self.started}}
             if self.restarts:
                 container["lastState"] = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
         return pod
@@ -286,6 +291,27 @@ def test_another_revision_and_a_retry_leave_it_behind() -> None:
     world.run(3)
     assert world.diagnosis
     assert len(world.examined) == 2
+
+
+@pytest.mark.parametrize("again", ["the same pods", "servers started since"])
+def test_what_servers_counted_before_this_attempt_is_said(again: str) -> None:
+    """Pods that are kept for their last requests are there still when the revision is tried again, and count on."""
+    world = serving()
+    taken_back(world)
+    world.run(3)
+    assert world.diagnosis is not None
+    assert world.diagnosis.startswith("Triton counted")
+    world.restarts = 2
+    if again != "the same pods":
+        world.started = f"{world.now + timedelta(seconds=2):%Y-%m-%dT%H:%M:%SZ}"
+    command(world, retryToken="2")
+    world.run_until(lambda w: w.status["phase"] == "RolledBack")
+    world.run(3)
+    sentence = "Triton counted 10 failures of 40 requests (BACKEND: the model's own code raised an error)"
+    before = "Counted since 2026-01-01T12:00:01Z, before this attempt began: "
+    if again != "the same pods":
+        before = "Its server was restarted 2 times (OOMKilled) and counts anew since: "
+    assert (world.diagnosis or "").startswith(before + sentence)
 
 
 # never a gate

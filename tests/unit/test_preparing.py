@@ -389,6 +389,33 @@ class TestRefresh:
         assert {c.type: c.status for c in found.status.conditions}["Ready"] == "True"
         assert [w.manifest["kind"] for w in plan(world.observe(), world.now).writes] == ["Job"]
 
+    @pytest.mark.parametrize("known", [1, 2])
+    def test_a_clock_that_is_set_back_does_not_put_it_off(self, known):
+        """Neither the question nor its answer; the Job of before the clock was set back tells nothing old meanwhile."""
+        world = refreshed_world()
+        for version in range(1, known + 1):
+            world.reports[V1], world.meanings[V1] = PreparationReport(facts=facts(str(version))), f"version {version}"
+            pass_time(world, minutes=6)
+        runs = len(world.requests)
+        world.reports[V1], world.meanings[V1] = PreparationReport(facts=facts("next")), "version next"
+        world.now -= timedelta(days=2)
+        pass_time(world, minutes=6)
+        assert preparation(world)["resolved"] == "version next"
+        assert world.status["stable"]["digest"] == facts("next").digest
+        assert len(world.requests) == runs + 1
+        (job,) = jobs(world, "resolve")
+        pass_time(world, minutes=4)
+        assert jobs(world, "resolve") == [job]
+
+    def test_clocks_that_differ_by_minutes_make_no_job_after_job(self):
+        world = refreshed_world()
+        world.meanings[V1] = "version 1"
+        pass_time(world, minutes=6)
+        before = jobs(world, "resolve")
+        world.now -= timedelta(minutes=40)
+        pass_time(world, minutes=6)
+        assert jobs(world, "resolve") == before
+
     def test_pinned_content_is_not_asked_for(self):
         pinned = {"uri": V1, "refresh": "5m", "digest": facts(V1).digest}
         world = World(manifest() | {"spec": {"model": pinned, "traffic": DIRECT}})
@@ -520,6 +547,18 @@ class TestOtherMeans:
         world.settle()
         assert world.status["stable"]["uri"] == V2
         assert len(world.requests) == 2, "of V1 and of V2"
+
+    def test_a_job_that_a_queue_holds_back_says_so(self):
+        world = serving_world()
+        world.point_to(V2)
+        world.reconcile()
+        job = self.hold_up(world, "is not made")
+        job["spec"]["suspend"] = True
+        world.run(15)
+        assert "is suspended, as a queue does" in world.condition("Reconciling")["message"]
+        job["spec"]["suspend"] = False
+        world.run(1)
+        assert "has made no pod" in world.condition("Reconciling")["message"]
 
     def test_a_job_at_work_ends_with_the_means_that_it_has(self):
         world = serving_world()

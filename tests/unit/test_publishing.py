@@ -236,6 +236,54 @@ def test_a_foreign_edit_is_put_back_and_told(edit):
     assert sentence.startswith("HTTPRoute digits was changed by somebody else")
 
 
+HELD = {"f:parentRefs": {}, "f:hostnames": {}, "f:rules": {}}
+
+
+def filled_in(world: World, fields: Json, manager: str = "penstock") -> Json:
+    """What the API server makes of a route: a field of another release, and who holds which of them."""
+    live = world.objects[HTTP]
+    live["spec"]["rules"][0]["manner"] = "Usual"
+    live["metadata"]["managedFields"] = [{"manager": manager, "operation": "Apply", "fieldsV1": {"f:spec": fields}}]
+    return live
+
+
+def test_what_the_server_fills_in_is_no_edit():
+    """By a default of another release of the Gateway API or by a webhook, it would be there again after each write."""
+    world = published_world()
+    filled_in(world, HELD)
+    answer(world, HTTP)
+    answer(world, GRPC)
+    world.settle()
+    assert world.condition("Published")["status"] == "True"
+    assert world.reconcile().routes == ()
+    assert "RouteDrift" not in [reason for reason, _ in world.events]
+
+
+@pytest.mark.parametrize(
+    ("fields", "manager"),
+    [
+        ({"f:parentRefs": {}, "f:hostnames": {}}, "penstock"),
+        ({**HELD, "f:rules": {'k:{"name":"theirs"}': {}}}, "penstock"),
+        (HELD, "kubectl"),
+        (HELD, "penstock-status"),
+    ],
+)
+def test_a_field_that_is_not_held_whole_was_edited(fields, manager):
+    """Whoever writes a list takes it over."""
+    world = published_world()
+    asked = copy.deepcopy(world.objects[HTTP]["spec"])
+    filled_in(world, fields, manager)
+    (write,) = world.reconcile().routes
+    assert (write.manifest["spec"], world.events[-1][0]) == (asked, "RouteDrift")
+
+
+def test_what_was_filled_in_hides_no_change_of_the_spec():
+    world = published_world()
+    filled_in(world, HELD)
+    world.edit(traffic={**BOTH, **DIRECT, "timeout": "5s"})
+    assert [write.manifest["kind"] for write in world.reconcile().routes] == ["HTTPRoute"]
+
+
 def test_a_label_taken_away_comes_back_without_a_word():
     world = published_world()
     del world.objects[HTTP]["metadata"]["labels"]["app.kubernetes.io/part-of"]

@@ -27,7 +27,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "work"
 
 
-def run(work: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], gates: dict[str, Any]) -> int:
+def run(work: Path, monkeypatch: pytest.MonkeyPatch, told: Any, gates: dict[str, Any]) -> int:
     request = PreparationRequest.model_validate(
         {"uri": "https://example.org/m", "repository": "r", "maxBytes": 1, "gates": gates, "server": {}}
     )
@@ -52,6 +52,26 @@ def test_so_is_what_the_server_cannot_be_asked(work: Path, monkeypatch: pytest.M
     report = PreparationReport.decode((work.parent / "dev/termination-log").read_text())
     assert report.error is not None
     assert report.error.reason is Reason.INVALID_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"facts": {}, "gates": ["no row"]}, "the gates that inspect answered are malformed"),
+        ({"facts": {}, "gates": 7}, "the gates that inspect answered are malformed"),
+        ({"facts": {}, "gates": [SIZE, SIZE]}, "gate size was answered twice"),
+        ([], "the answer of inspect is not a JSON object"),
+    ],
+)
+def test_so_is_an_answer_of_the_opener_that_cannot_be_read(
+    work: Path, monkeypatch: pytest.MonkeyPatch, told: Any, sentence: str
+) -> None:
+    """The opener is not trusted; whatever it leaves, the container ends with a sentence and not with a traceback."""
+    assert run(work, monkeypatch, told, METRIC) == 1
+    report = PreparationReport.decode((work.parent / "dev/termination-log").read_text())
+    assert report.error is not None
+    assert report.error.reason is Reason.PREPARATION_FAILED
+    assert sentence in report.error.message
 
 
 @pytest.mark.parametrize("gates", [METRIC, {"size": {"max": "1Mi"}}])

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from email.message import Message
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,13 @@ import pytest
 from penstock.api.reasons import Reason
 from penstock_runtime.content import Budget, Content, folder_digest, store
 from penstock_runtime.failure import Failure
+from penstock_runtime.meeting import Meeting
+from penstock_runtime.mounts import Places
 from penstock_runtime.publish import Layout, publish
-from penstock_runtime.registry import Manifest, Refused, parse_reference
-from penstock_runtime.web import Unreachable
+from penstock_runtime.reach import Reach
+from penstock_runtime.registry import Manifest, Refused, Registry, parse_reference
+from penstock_runtime.transfer import Transfer
+from penstock_runtime.web import Answer, Body, Unreachable, Web
 
 REPOSITORY = "registry.penstock-system:5000/vision"
 
@@ -130,3 +136,57 @@ def test_a_store_that_fails(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(Failure) as caught:
         publish(content_of(tmp_path, FILES), LAYOUT, REPOSITORY, Broken())
     assert caught.value.reason is Reason.STORE_UNAVAILABLE
+
+
+class ReplacedStore(Web):
+    """A registry that an upgrade replaces: away for so many seconds, and what it had half of is forgotten then."""
+
+    def __init__(self, away: float, lost: int = 404) -> None:
+        super().__init__((), pauses=(), sleep=self.pause)
+        self.away, self.lost, self.waits, self.sent = away, lost, list[float](), list[str]()
+
+    def pause(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def _once(self, method: str, url: str, headers: Mapping[str, str], body: Body | None, furthest: Reach) -> Answer:
+        self.sent.append(f"{method} {url.partition('/v2')[2]}")
+        first_put = method == "PUT" and len([line for line in self.sent if line.startswith("PUT")]) == 1
+        if first_put or (sum(self.waits) < self.away and method != "POST"):
+            raise Unreachable("connection refused")
+        status = {"POST": 202, "PUT": self.lost if self.sent.count(self.sent[-1]) > 1 else 201}.get(method, 200)
+        where = Message()
+        where["Location"] = f"/v2/vision/blobs/uploads/{len(self.sent)}"
+        return Answer(status, where, url, BytesIO(b"{}"), Reach.LOOPBACK)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lost", [404, 416])
+def test_a_store_that_is_replaced_while_an_upload_runs_gets_it_again(tmp_path: Path, lost: int) -> None:
+    """What took an hour to make is not thrown away for a minute without a store."""
+    web = ReplacedStore(60, lost)
+    registry = store_registry(tmp_path, web)
+    registry.upload("vision", "sha256:1", 5, lambda: [b"bytes"])
+    kinds = [line.partition(" ")[0] for line in web.sent]
+    assert (kinds[:2], kinds[-2:], kinds.count("POST")) == (["POST", "PUT"], ["POST", "PUT"], 2)
+
+
+def test_a_store_that_stays_away_is_named(tmp_path: Path) -> None:
+    web = ReplacedStore(10_000)
+    with pytest.raises(Unreachable, match="connection refused"):
+        store_registry(tmp_path, web).has_blob("vision", "sha256:1")
+    assert 120 <= sum(web.waits) <= 150
+
+
+def test_an_upload_that_is_refused_is_not_begun_again(tmp_path: Path) -> None:
+    web = ReplacedStore(0, lost=403)
+    with pytest.raises(Refused, match="403"):
+        store_registry(tmp_path, web).upload("vision", "sha256:1", 5, lambda: [b"bytes"])
+    assert [line.partition(" ")[0] for line in web.sent].count("POST") == 1
+
+
+def store_registry(tmp_path: Path, web: Web) -> Registry:
+    """As a preparation has it."""
+    request = {"uri": "https://example.org/m", "repository": REPOSITORY, "maxBytes": 1}
+    places = Places.below(tmp_path)
+    places.work.mkdir(parents=True)
+    meeting = Meeting(places.work, "transfer", "inspect")
+    return Transfer.read({"PENSTOCK_REQUEST": json.dumps(request)}, places, meeting, web)._registry

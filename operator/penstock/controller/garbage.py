@@ -19,13 +19,13 @@ import aiohttp
 from penstock.api.reasons import Reason
 from penstock.api.resource import KIND
 from penstock.core.names import COMPONENT_LABEL
-from penstock.core.pipeline import RESOLVE, preparation_outcome
+from penstock.core.pipeline import RESOLVE, is_held_back, preparation_outcome
 from penstock.core.pods import is_owned
 from penstock.kube.cache import Cache
 
 from .credentials import Access, RegistryCredentials
 
-__all__ = ["PERIOD_SECONDS", "ArtifactCollector", "named_artifacts"]
+__all__ = ["PERIOD_SECONDS", "ArtifactCollector", "named_artifacts", "reported_artifacts"]
 
 log = logging.getLogger(__name__)
 PERIOD_SECONDS = 1800.0
@@ -53,15 +53,17 @@ def named_artifacts(
 def reported_artifacts(jobs: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]) -> frozenset[str] | None:
     """Digests of the manifests that ended preparations tell of; None while one is under way that may name any.
 
-    One whose pod no node can take has found nothing yet, and may stay so for long.
+    One whose pod no node can take, or that a queue keeps from having a pod, has found nothing yet, and may stay so for
+    long.
     """
     found: set[str | None] = set()
     known = list(pods)
     for job in jobs:
         if job["metadata"].get("labels", {}).get(COMPONENT_LABEL) == RESOLVE:
             continue
-        outcome = preparation_outcome(job, tuple(pod for pod in known if is_owned(pod, job["metadata"]["uid"])))
-        if outcome.reason is Reason.UNSCHEDULABLE:
+        own = tuple(pod for pod in known if is_owned(pod, job["metadata"]["uid"]))
+        outcome = preparation_outcome(job, own)
+        if outcome.reason is Reason.UNSCHEDULABLE or is_held_back(job, own):
             continue
         if not (outcome.facts or outcome.failed or outcome.needs):
             return None

@@ -14,7 +14,7 @@ from penstock.api.reasons import Reason
 from penstock.api.status import FailedRevision
 
 from .observed import Observed
-from .pods import ends, is_leaving, is_ready, restarts
+from .pods import ends, is_leaving, is_ready, restarts, running_since
 from .servercounts import Examination, ServerCounts
 from .standing import Standing
 
@@ -36,6 +36,7 @@ _JUDGED = (
     Reason.CLIENT_ERROR_RATE_WORSE.value,
     Reason.LATENCY_WORSE.value,
 )
+_SERVER = "server"
 _CAUSES = {
     "BACKEND": "the model's own code raised an error",
     "REJECTED": "they waited too long in its queue",
@@ -88,15 +89,30 @@ def diagnose(observed: Observed, standing: Standing) -> Standing:
         return standing
     split = standing.traffic.split
     models = {item.name: item.model for item in split.revisions} if split else {}
+    pods = observed.pods_of(failed.revision)
+    older = _started_before(pods, _attempts(standing, failed.revision))
     sentence = describe_servers(
         Reason(failed.reason),
         total_counts(findings.candidate, models.get(failed.revision), findings.asked),
         total_counts(findings.stable, models.get(standing.serving or "")),
-        _restarted(observed.pods_of(failed.revision)),
+        _restarted(pod for pod in pods if running_since(pod, _SERVER) not in older),
+        min(older, default=""),
     )
     if not sentence:
         return standing
     return replace(standing, failed=failed.model_copy(update={"diagnosis": sentence[:_SENTENCE]}))
+
+
+def _attempts(standing: Standing, revision: str) -> list[str]:
+    """When the rollouts of a revision began, the latest first; not where one has not been told."""
+    return [entry.start_time for entry in standing.history if entry.revision == revision and entry.start_time]
+
+
+def _started_before(pods: Iterable[Mapping[str, Any]], attempts: list[str]) -> set[str]:
+    """Starts of servers that were there in an earlier attempt: one that is tried again may have its pods still."""
+    if len(attempts) < 2:
+        return set()
+    return {moment for pod in pods if (moment := running_since(pod, _SERVER)) and moment < attempts[0]}
 
 
 @dataclass(frozen=True)
@@ -154,17 +170,24 @@ def _inner(servers: tuple[ServerCounts, ...], model: str | None) -> str | None:
 def _restarted(pods: Iterable[Mapping[str, Any]]) -> str:
     """`3 times (OOMKilled)`; empty when no server was."""
     known = list(pods)
-    count = sum(restarts(pod, "server") for pod in known)
+    count = sum(restarts(pod, _SERVER) for pod in known)
     if not count:
         return ""
-    end = next((end for pod in known for end in ends(pod) if end.container == "server"), None)
+    end = next((end for pod in known for end in ends(pod) if end.container == _SERVER), None)
     why = f" ({end.reason if end.reason not in ('', 'Error') else f'code {end.exit_code}'})" if end else ""
     return f"{'once' if count == 1 else f'{count} times'}{why}"
 
 
-def describe_servers(reason: Reason, candidate: Total | None, stable: Total | None, restarted: str) -> str:
-    """At most one sentence for somebody who was woken by the message; empty when there is nothing to say."""
+def describe_servers(
+    reason: Reason, candidate: Total | None, stable: Total | None, restarted: str, since: str = ""
+) -> str:
+    """At most one sentence for somebody who was woken by the message; empty when there is nothing to say.
+
+    `since` is when counting began, where that was before the rollout that has ended.
+    """
     counted = _SAY[reason](candidate, stable) + _rest(candidate) if candidate else ""
+    if counted and since:
+        counted = f"counted since {since}, before this attempt began: {counted}"
     if restarted:
         again = f"its server was restarted {restarted}"
         counted = f"{again} and counts anew since: {counted}" if counted else again

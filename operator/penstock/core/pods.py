@@ -13,6 +13,7 @@ __all__ = [
     "is_owned",
     "is_ready",
     "restarts",
+    "running_since",
     "scheduling_problem",
     "unfinished",
     "waiting",
@@ -98,6 +99,12 @@ def unfinished(pod: Pod) -> tuple[str, ...]:
 def restarts(pod: Pod, container: str) -> int:
     """How often a container was started again."""
     return next((s.get("restartCount", 0) for s in _container_statuses(pod) if s["name"] == container), 0)
+
+
+def running_since(pod: Pod, container: str) -> str:
+    """When a container that runs was started the last time; empty where that is not told."""
+    states = (s.get("state", {}) for s in _container_statuses(pod) if s["name"] == container)
+    return next((str(state["running"].get("startedAt", "")) for state in states if "running" in state), "")
 
 
 def waiting(pod: Pod) -> tuple[str, str] | None:

@@ -23,7 +23,7 @@ from .conditions import timestamp
 from .jobimages import choose_images
 from .names import MEANS_ANNOTATION, ObjectKey, job_name, key_of
 from .observed import Observed
-from .pipeline import Outcome, Task, preparation_job, preparation_outcome, preparation_policy
+from .pipeline import Outcome, Task, is_held_back, preparation_job, preparation_outcome, preparation_policy
 from .recall import find_record, recall_preparation
 from .refreshing import ask_source, learn_meaning
 from .revision import RevisionRecord, canonical_hash
@@ -226,7 +226,8 @@ def _with_job(observed: Observed, status: PreparationStatus, job: Mapping[str, A
         return replace(_under_way(status, outcome), delete=(key_of(dict(job)),))
     started = _moment(job["metadata"].get("creationTimestamp"))
     overdue = started is not None and now - started > _PATIENCE_FOR_PODS
-    if overdue and not any(job.get("status", {}).get(count) for count in ("active", "failed", "succeeded")):
+    unmade = not any(job.get("status", {}).get(count) for count in ("active", "failed", "succeeded"))
+    if overdue and unmade and not is_held_back(job, pods):
         sentence = f"Job {job['metadata']['name']} has made no pod: its events say why (quota, limits, Pod Security)"
         return _under_way(status, replace(outcome, message=sentence))
     wake = started + _PATIENCE_FOR_PODS if started and not overdue else None

@@ -15,7 +15,7 @@ from penstock.api.status import Condition, ModelDeploymentStatus
 from penstock.api.traffic import ROUTE_KINDS, TrafficSpec
 
 from .conditions import Verdict
-from .names import RENDERED_ANNOTATION, ObjectKey, key_of
+from .names import FIELD_MANAGER, RENDERED_ANNOTATION, ObjectKey, key_of
 from .objects import differs, seal
 from .observed import Observed
 from .router import routes
@@ -103,13 +103,35 @@ def _live(manifest: Json, observed: Observed) -> Json | None:
 
 def _is_as_asked(manifest: dict[str, Any], observed: Observed) -> bool:
     live = _live(manifest, observed)
-    return live is not None and _same_spec(manifest, live) and not differs(manifest, live)
+    if live is None or not _same_spec(manifest, live):
+        return False
+    return not differs({key: value for key, value in manifest.items() if key != "spec"}, live)
 
 
 def _same_spec(manifest: Json, live: Json) -> bool:
     """To the word: a filter that somebody has added to a rule of ours is a change of what clients get."""
     found = live.get("spec", {})
-    return all(found.get(key) == value for key, value in manifest["spec"].items())
+    return all(found.get(key) == value for key, value in manifest["spec"].items()) or _is_as_applied(manifest, live)
+
+
+def _is_as_applied(manifest: Json, live: Json) -> bool:
+    """Whether nobody has written the fields since we did: what they say beside our words is the API server's work.
+
+    A default of another release of the Gateway API, or a webhook, adds it again after each write. Who writes a list
+    takes it from whoever held it.
+    """
+    if _rendered(live) != _rendered(manifest):
+        return False
+    held: dict[str, Any] = {}
+    for entry in live["metadata"].get("managedFields") or ():
+        if (entry["manager"], entry["operation"]) == (FIELD_MANAGER, "Apply"):
+            held |= entry.get("fieldsV1", {}).get("f:spec", {})
+    return all(held.get(f"f:{key}") == {} for key in manifest["spec"])
+
+
+def _rendered(manifest: Json) -> str | None:
+    found: str | None = (manifest["metadata"].get("annotations") or {}).get(RENDERED_ANNOTATION)
+    return found
 
 
 def _is_edited(manifest: Json, observed: Observed) -> bool:
@@ -117,8 +139,7 @@ def _is_edited(manifest: Json, observed: Observed) -> bool:
     live = _live(manifest, observed)
     if live is None or _same_spec(manifest, live):
         return False
-    told = (live["metadata"].get("annotations") or {}).get(RENDERED_ANNOTATION)
-    return told in (None, manifest["metadata"]["annotations"][RENDERED_ANNOTATION])
+    return _rendered(live) in (None, _rendered(manifest))
 
 
 def _edited_sentence(manifest: Json) -> str:

@@ -25,6 +25,9 @@ __all__ = ["REFRESH_FAILURE", "Asking", "ask_source", "learn_meaning"]
 
 REFRESH_FAILURE = 256
 """Characters in status; the event has no more either, the Job's pod has all of it."""
+_CLOCKS_DIFFER = timedelta(hours=1)
+"""What is dated further ahead was so before a clock was set back. With less a node's clock may be fast, and who asked
+again at once would ask for ever."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def learn_meaning(observed: Observed, status: PreparationStatus, now: datetime) 
     job = _job(observed)
     if _period(observed.deployment) is None:
         return status.model_copy(update={"refresh_failure": None})
-    if job is None or not _may_tell(status, job):
+    if job is None or not _may_tell(status, job, now):
         return status
     outcome = preparation_outcome(job, observed.pods_of_job(job))
     if outcome.failed:
@@ -58,11 +61,19 @@ def learn_meaning(observed: Observed, status: PreparationStatus, now: datetime) 
     return PreparationStatus(key=key, resolved=outcome.resolved, resolved_time=timestamp(now))
 
 
-def _may_tell(status: PreparationStatus, job: Mapping[str, Any]) -> bool:
+def _may_tell(status: PreparationStatus, job: Mapping[str, Any], now: datetime) -> bool:
     """Whether the Job asked later than what is known, and there is an ended preparation to compare with."""
     if status.resolved is None:
         return status.digest is not None or status.reason is not None
-    return status.resolved_time is None or job["metadata"]["creationTimestamp"] > status.resolved_time
+    if status.resolved_time is None:
+        return True
+    asked = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+    known = datetime.fromisoformat(status.resolved_time)
+    return asked > known or (_is_ahead(known, now) and not _is_ahead(asked, now))
+
+
+def _is_ahead(moment: datetime, now: datetime) -> bool:
+    return moment > now + _CLOCKS_DIFFER
 
 
 def ask_source(observed: Observed, status: PreparationStatus, now: datetime, *, ended: bool) -> Asking:
@@ -75,7 +86,7 @@ def ask_source(observed: Observed, status: PreparationStatus, now: datetime, *, 
     if job and asked is None:
         return Asking(delete=stale)
     known = datetime.fromisoformat(status.resolved_time) if status.resolved_time else None
-    last = max((moment for moment in (asked, known) if moment), default=None)
+    last = max((moment for moment in (asked, known) if moment and not _is_ahead(moment, now)), default=None)
     if last and now < last + period:
         return Asking(delete=stale, wake=last + period)
     if job:

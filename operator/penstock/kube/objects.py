@@ -6,8 +6,8 @@ from sys import intern
 from typing import Any
 
 from penstock.api import resource, router
-from penstock.api.traffic import GATEWAY_GROUP, GRPC_ROUTE, HTTP_ROUTE
-from penstock.core.names import DEPLOYMENT_LABEL, ROUTER_LABEL
+from penstock.api.traffic import GATEWAY_GROUP, GRPC_ROUTE, HTTP_ROUTE, ROUTE_KINDS
+from penstock.core.names import DEPLOYMENT_LABEL, FIELD_MANAGER, ROUTER_LABEL
 
 __all__ = [
     "KINDS",
@@ -140,10 +140,13 @@ def trim(manifest: Mapping[str, Any]) -> Manifest:
     """A copy with only what decisions read; field names are shared between objects.
 
     Managed fields and kubectl's annotation are half of an object. A pod keeps its identity and status alone, a
-    HorizontalPodAutoscaler no metric readings: these change every 15 s and would wake a reconcile each time.
+    HorizontalPodAutoscaler no metric readings: these change every 15 s and would wake a reconcile each time. Of a route
+    it is known which fields are still as we have applied them.
     """
     kept = _TRIMMERS.get(manifest["kind"], _everything)(manifest)
     kept["metadata"] = _metadata(manifest["metadata"])
+    if manifest["kind"] in ROUTE_KINDS:
+        kept["metadata"]["managedFields"] = _applied_by_us(manifest["metadata"])
     shared: Manifest = _shared(kept)
     return shared
 
@@ -154,6 +157,14 @@ def _metadata(metadata: Mapping[str, Any]) -> Manifest:
     if annotations and LAST_APPLIED in annotations:
         kept["annotations"] = {key: value for key, value in annotations.items() if key != LAST_APPLIED}
     return kept
+
+
+def _applied_by_us(metadata: Mapping[str, Any]) -> list[Manifest]:
+    return [
+        {key: entry[key] for key in ("manager", "operation", "fieldsV1") if key in entry}
+        for entry in metadata.get("managedFields") or ()
+        if (entry.get("manager"), entry.get("operation")) == (FIELD_MANAGER, "Apply") and not entry.get("subresource")
+    ]
 
 
 def _everything(manifest: Mapping[str, Any]) -> Manifest:

@@ -13,7 +13,7 @@ from penstock.core.pods import IMAGE_REASONS, ends, finished_message, scheduling
 from penstock.core.revision import canonical_hash
 from penstock.core.sizes import mebibytes
 
-__all__ = ["Outcome", "preparation_outcome"]
+__all__ = ["Outcome", "is_held_back", "preparation_outcome"]
 
 _REPORTERS = ("fetch", "inspect", "measure")
 """Beside `transfer`, whose word alone is taken for facts: they can only say that there will be none."""
@@ -71,8 +71,16 @@ def preparation_outcome(job: Mapping[str, Any], pods: tuple[Mapping[str, Any], .
     ended = _job_end(job, pods)
     if ended:
         return ended
+    if is_held_back(job, pods):
+        sentence = "is suspended, as a queue does until there is room: look at what manages it (spec.suspend)"
+        return Outcome(message=f"Job {job['metadata']['name']} {sentence}")
     held_up = next(filter(None, (_held_up(pod, job) for pod in pods)), None)
     return held_up or Outcome(message="the preparation Job is running")
+
+
+def is_held_back(job: Mapping[str, Any], pods: tuple[Mapping[str, Any], ...]) -> bool:
+    """Whether the Job is suspended and has no pod: what such a one has looked at, it will look at again."""
+    return bool(job.get("spec", {}).get("suspend")) and not pods and not job.get("status", {}).get("active")
 
 
 def _report(pod: Mapping[str, Any]) -> Outcome | None:
