@@ -10,7 +10,11 @@ from kubernetes import client
 from penstock.api.facts import MountRef, RepositoryModel
 from penstock.api.preparation import PreparationReport
 from penstock.api.router import TrafficSplitSpec
+from penstock.api.spec import ServerSpec
+from penstock.api.units import quantity_value
 from penstock.core.plan import Write, plan
+from penstock.core.sizes import server_resources
+from penstock.core.target import cpu_limit
 
 from .world import World, facts, manifest
 
@@ -151,3 +155,19 @@ def test_grace_covers_prestop_and_the_servers_own_wait():
         wait = next(int(a.split("=")[1]) for a in server["args"] if a.startswith("--exit-timeout-secs="))
         stop = server["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert pod["terminationGracePeriodSeconds"] > stop + wait
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit"),
+    [
+        ({"requests": {"cpu": "2500m"}}, "2500m"),
+        ({"requests": {"cpu": "10m"}}, "1"),
+        ({"limits": {"cpu": "50m"}}, "50m"),
+    ],
+)
+def test_no_default_of_a_server_contradicts_what_is_asked(asked, limit):
+    """The API server refuses a container that asks for more than its limit; what it counts on is what it gets."""
+    server = ServerSpec.model_validate({"resources": asked})
+    found = server_resources(server, 1 << 20)
+    assert found["limits"]["cpu"] == limit
+    assert quantity_value(found["requests"]["cpu"]) <= quantity_value(limit) == cpu_limit(server)

@@ -43,7 +43,7 @@ def server_resources(server: ServerSpec | None, memory_bytes: int) -> dict[str, 
     """Resources of a server's container: as asked, the rest from defaults and from what its model needs."""
     asked = (server.resources if server else None) or Resources()
     requests, limits = dict(asked.requests or {}), dict(asked.limits or {})
-    limits.setdefault("cpu", DEFAULT_CPU_LIMIT)
+    limits.setdefault("cpu", max(DEFAULT_CPU_LIMIT, requests.get("cpu", "0"), key=quantity_value))
     limits.setdefault("memory", max(mebibytes(memory_bytes), requests.get("memory", "0"), key=quantity_value))
     requests.setdefault("cpu", min(_DEFAULT_CPU_REQUEST, limits["cpu"], key=quantity_value))
     requests.setdefault("memory", limits["memory"])

@@ -16,7 +16,7 @@ from .observed import Observed
 from .preparing import Preparing
 from .revision import RevisionRecord, name_revision
 from .serverimages import missing_image, server_image
-from .sizes import DEFAULT_CPU_LIMIT, server_resources
+from .sizes import server_resources
 
 __all__ = ["Target", "find_target"]
 
@@ -79,8 +79,7 @@ def _new_record(observed: Observed, preparing: Preparing, name: str, facts: Mode
 
 def cpu_limit(server: ServerSpec | None) -> Fraction:
     """Cores the server may use."""
-    limits = (server.resources.limits if server and server.resources else None) or {}
-    return quantity_value(limits.get("cpu", DEFAULT_CPU_LIMIT))
+    return quantity_value(server_resources(server, 0)["limits"]["cpu"])
 
 
 def _sentence(problems: Iterable[Problem]) -> str:
