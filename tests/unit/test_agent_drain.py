@@ -132,6 +132,7 @@ async def test_the_server_answers_get_alone() -> None:
         assert await ask("GET", "/hello?x=2") == (200, "127.0.0.1 2")
         assert (await ask("POST", "/hello", data=b"x"))[0] == 405
         assert await ask("GET", "/other") == (404, "there is no /other; there are /broken, /hello")
+        assert await ask("GET", "/hello?x=1&x=2") == (400, "x is given 2 times; expected once")
         last = await ask("GET", "/broken", headers={"Connection": "close"})
         assert last == (400, "since is 'y'; expected seconds")
 

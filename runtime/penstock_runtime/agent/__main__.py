@@ -17,7 +17,7 @@ from .endpoints import REVISION_LABEL
 from .envoy import Envoy
 from .files import replace_file
 from .keeper import HEARTBEAT
-from .observe import answer
+from .observe import answer, read_since
 from .render.bootstrap import bootstrap
 from .ring import Rings
 from .sampler import Admin, Counters, Sampler
@@ -70,7 +70,7 @@ def _handlers(
 
     async def observe(_peer: str, query: dict[str, str]) -> Answer:
         uids = [uid for uid in query.get("uid", "").split(",") if uid]
-        since = float(query["since"]) if "since" in query else None
+        since = read_since(query["since"]) if "since" in query else None
         warm = await conductor.warm(uids)
         body = answer(conductor, rings, uids, since, clocks.wall(), lambda uid: warm.get(uid, {}))
         return Answer(200, body, "application/json")
