@@ -134,13 +134,15 @@ async def test_without_since_there_are_no_rows():
 
 @pytest.mark.parametrize("text", ["inf", "nan", "-1", "1e400", "1e9", "", "x", "1_0", "٣", "9" * 400, "1.", " 1"])
 def test_a_since_that_is_no_moment_is_refused_with_a_sentence(text):
-    with pytest.raises(ValueError, match="since is .*; expected seconds since 1970, like 1763734500") as caught:
+    with pytest.raises(ValueError, match=r"since is .*; expected seconds since 1970, like 1763734500") as caught:
         read_since(text)
     assert type(caught.value) is ValueError
     assert len(str(caught.value)) < 160
 
 
-@pytest.mark.parametrize(("text", "second"), [("0", 0), (str(START), START), (f"{START}.9", START), ("9" * 12, 10**12 - 1)])
+@pytest.mark.parametrize(
+    ("text", "second"), [("0", 0), (str(START), START), (f"{START}.9", START), ("9" * 12, 10**12 - 1)]
+)
 def test_a_since_is_a_whole_second(text, second):
     assert read_since(text) == second
 
