@@ -240,6 +240,44 @@ def test_a_damaged_memory_of_a_split_is_left_out(tmp_path: Path) -> None:
     assert set(book(tmp_path, FakeClock()).splits) == {UID}
 
 
+def test_of_a_split_that_was_refused_nothing_stays_when_it_is_made_again(tmp_path: Path) -> None:
+    """Refused at the start, refused later, refused for what another one has: gone with its uid or its name."""
+    other, clock = "f" * 36, FakeClock()
+    book(tmp_path, clock).put("digits", spec(generation=17))
+    first = Book("default", tmp_path / "splits", clock.clocks)
+    (tmp_path / "splits" / f"{UID}.json").write_text(json.dumps({"name": "digits", "spec": spec(port=0), "timer": {}}))
+    (tmp_path / "splits" / "broken.json").write_text("{")
+    (tmp_path / "splits" / f".{UID}.json.draft").write_text("half")
+    first.restore()
+    assert set(first.refused) == {UID}
+    first.replace({"digits": spec(deploymentUid=other)})
+    assert (set(first.splits), first.refused, names(tmp_path)) == ({other}, {}, {f"{other}.json"})
+    first.put("digits", spec(deploymentUid=UID, port=0))
+    assert (set(first.splits), set(first.refused), names(tmp_path)) == (set(), {UID}, set())
+    first.put("faces", spec(deployment="faces", deploymentUid=other))
+    first.put("digits", spec(deploymentUid="e" * 36))
+    assert set(first.refused) == {"e" * 36}, "the port is that of faces"
+    first.remove("digits")
+    assert (set(first.splits), first.refused, names(tmp_path)) == ({other}, {}, {f"{other}.json"})
+    kept = [first._specs, first._good, first._uids, first._timers, first._waiting]
+    assert [len(one) for one in kept] == [1, 1, 1, 1, 0]
+
+
+def test_two_models_whose_uids_begin_alike_are_told_apart_by_a_refusal(tmp_path: Path) -> None:
+    """Clusters and counters are named by the first eight characters."""
+    first = book(tmp_path, FakeClock())
+    first.put("digits", spec())
+    twin = f"{UID[:8]}-2222-4000-8000-000000000000"
+    first.put("faces", spec(deployment="faces", deploymentUid=twin, port=20001))
+    assert first.refused == {
+        twin: f"its uid's beginning {UID[:8]} belongs to TrafficSplit digits; expected one of its own"
+    }
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "splits").iterdir()}
+
+
 def test_the_environment_is_read_once_and_a_missing_name_is_named() -> None:
     environment = {
         "PENSTOCK_NAMESPACE": "vision",
