@@ -143,10 +143,12 @@ def fail(*_: object) -> None:
 
 class FakeClock:
     now = 100.0
+    ahead = 1000.0
+    """Of the wall clock before the monotonic one."""
 
     @property
     def clocks(self) -> Clocks:
-        return Clocks(monotonic=lambda: self.now, wall=lambda: 1000.0 + self.now, boot="one")
+        return Clocks(monotonic=lambda: self.now, wall=lambda: self.ahead + self.now, boot="one")
 
 
 def book(folder: Path, clock: FakeClock) -> Book:
@@ -170,6 +172,44 @@ def test_a_new_process_knows_splits_and_what_was_spent(tmp_path: Path) -> None:
     assert second.route(UID).expired
     second.put("digits", spec(generation=18, supervision=PROMISE))
     assert dict(second.route(UID).weights) == {"digits-b": 1, "digits-a": 999}
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0, 10 * 365 * 86400.0])
+def test_a_step_of_the_wall_clock_neither_ends_nor_prolongs_supervision(tmp_path: Path, step: float) -> None:
+    """Not for an agent that looks on, nor for the next one of the same boot; renewals are dated by another clock."""
+    clock = FakeClock()
+    promise = {**PROMISE, "renewTime": "1970-01-01T00:18:20Z"}
+    first = book(tmp_path, clock)
+    first.put("digits", spec(supervision=promise))
+    clock.ahead += step
+    clock.now += 50
+    first.put("digits", spec(supervision={**promise, "renewTime": "1970-01-01T00:19:10Z"}))
+    clock.now += 59
+    assert first.due() == []
+    second = book(tmp_path, clock)
+    second.put("digits", spec(supervision={**promise, "renewTime": "1970-01-01T00:19:10Z"}))
+    assert second.due() == []
+    clock.now += 1
+    assert (first.due(), second.due()) == ([UID], [UID])
+
+
+@pytest.mark.parametrize(("step", "lost"), [(3600.0, True), (-3600.0, False)])
+def test_a_new_router_pod_on_a_node_with_a_wrong_clock_errs_to_the_stable_side(
+    tmp_path: Path,
+    step: float,
+    lost: bool,
+) -> None:
+    """Who remembers nothing has the wall clock alone; the next generation, seen by its own clock, is as of any pod."""
+    clock = FakeClock()
+    clock.ahead += step
+    made = book(tmp_path, clock)
+    made.put("digits", spec(supervision={**PROMISE, "renewTime": "1970-01-01T00:18:20Z"}))
+    assert (made.due() == [UID]) is lost
+    made.put("digits", spec(generation=18, supervision={**PROMISE, "renewTime": "1970-01-01T00:18:20Z"}))
+    clock.now += 59
+    assert made.due() == []
+    clock.now += 1
+    assert made.due() == [UID]
 
 
 def test_what_a_list_lacks_is_gone_and_forgotten(tmp_path: Path) -> None:

@@ -271,6 +271,21 @@ async def test_the_clock_is_set(by, first, seconds):
     assert rows[-1][1] == (0 if by == -3 else -1)
 
 
+@pytest.mark.parametrize("by", [3600, -3600])
+async def test_a_clock_that_is_set_wrong_and_right_again_is_judged_by_after_two_seconds(by):
+    world = await World(HALF).watched(9)
+    for step in (by, -by):
+        await world.second(after=1 + step)
+        assert world.rows()[-1][1] == -1
+        world.envoy.count("digits-a", ok=7)
+        await world.watched(2)
+        assert [row[1] for row in world.rows()[-2:]] == [0, 0]
+        assert world.rows()[-2][2] == {"digits-a": counts(7)}
+        rows = world.rows()
+        assert [row[0] for row in rows] == list(range(rows[0][0], rows[-1][0] + 1)), "no hole, no second twice"
+        assert rows[-1][0] == int(world.now)
+
+
 @pytest.mark.parametrize(("shadow", "expected"), [(("digits-b", 100), 4), (None, 9)])
 async def test_a_shadowed_revision_is_what_its_copies_say(shadow, expected):
     world = await World(replace(HALF, weights={"digits-a": 1000}, shadow=shadow)).watched()
