@@ -326,10 +326,11 @@ def test_the_environment_is_read_once_and_a_missing_name_is_named() -> None:
         "KUBERNETES_SERVICE_PORT": "443",
         "NODE_IP": "10.0.0.1",
         "PENSTOCK_ADMIN_PORT": "19901",
+        "PENSTOCK_ENVOY_MEMORY": "536870912",
     }
     found = Settings.read(environment)
     assert (found.api, found.drain, found.ports.admin, found.ports.agent) == ("https://[fd00::1]:443", 60, 19901, 10091)
-    assert "10.0.0.1" in found.node
+    assert ("10.0.0.1" in found.node, found.memory) == (True, 512 << 20)
     del environment["PENSTOCK_ROUTER"]
     with pytest.raises(KeyError, match="PENSTOCK_ROUTER"):
         Settings.read(environment)
