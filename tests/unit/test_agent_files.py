@@ -221,6 +221,31 @@ def test_what_a_list_lacks_is_gone_and_forgotten(tmp_path: Path) -> None:
     assert set(book(tmp_path, clock).splits) == {UID}
 
 
+def test_what_a_full_disk_kept_from_being_remembered_counts_and_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A split, a loss of supervision, a swap of ports: all of it, and no half."""
+    clock, other = FakeClock(), "f" * 36
+    first = book(tmp_path, clock)
+    first.put("digits", spec())
+    first.put("faces", spec(deployment="faces", deploymentUid=other, port=20001))
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", fail)
+        first.changed.clear()
+        first.put("faces", spec(deployment="faces", deploymentUid=other, generation=18, port=20000))
+        first.put("digits", spec(generation=18, port=20001, supervision=PROMISE))
+        assert (first.changed.is_set(), first.splits[UID].port, first.splits[other].port) == (True, 20001, 20000)
+        clock.now += 60
+        assert first.due() == [UID]
+        first.fall_back(UID)
+        with pytest.raises(OSError, match="no space"):
+            first.save()
+        assert book(tmp_path, clock).splits[UID].generation == 17, "an agent that ends now knows no better"
+    first.save()
+    second = book(tmp_path, clock)
+    assert (second.splits, second.route(UID).expired) == (first.splits, True)
+
+
 def test_a_split_of_another_router_is_gone_here(tmp_path: Path) -> None:
     first = book(tmp_path, FakeClock())
     first.put("digits", spec())

@@ -1,6 +1,7 @@
 """What the API server wants: splits, endpoints and supervision, kept on disk for the next process of this agent."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,7 @@ class Book:
         """The newest split by name, where another one has its port or its uid."""
         self._uids: dict[str, str] = {}
         self._timers: dict[str, Timer] = {}
+        self._unsaved: set[str] = set()
         self._pieces: dict[str, Piece] = {}
         self._endpoints: dict[str, tuple[Endpoint, ...]] | None = None
         self.splits: dict[str, Split] = {}
@@ -195,12 +197,25 @@ class Book:
             self.splits.pop(uid, None)
             self._timers.pop(uid, None)
             self._good.pop(uid, None)
+            self._unsaved.discard(uid)
             self._file(uid).unlink(missing_ok=True)
 
+    def save(self) -> None:
+        """Write what a full disk has kept from being remembered; raises OSError where it still does."""
+        for uid in sorted(self._unsaved):
+            self._write(uid)
+
     def _remember(self, uid: str, timer: Timer) -> None:
+        """On disk if it goes: what is wanted does not wait for it."""
         self._timers[uid] = timer
-        name = self.splits[uid].name
-        replace_file(self._file(uid), json.dumps({"name": name, "spec": self._good[uid], "timer": timer.store()}))
+        self._unsaved.add(uid)
+        with contextlib.suppress(OSError):
+            self._write(uid)
+
+    def _write(self, uid: str) -> None:
+        found = {"name": self.splits[uid].name, "spec": self._good[uid], "timer": self._timers[uid].store()}
+        replace_file(self._file(uid), json.dumps(found))
+        self._unsaved.discard(uid)
 
     def _file(self, uid: str) -> Path:
         return self._folder / f"{uid}.json"
