@@ -43,6 +43,8 @@ async def serve(address: str, port: int, handlers: dict[str, Handler]) -> asynci
                 pass
         except (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError) as error:
             log.debug("connection ended: %s", error)
+        except asyncio.CancelledError:
+            log.debug("connection ended with the agent")  # raised on, asyncio of Python 3.11 logs it as a failure
         finally:
             writer.close()
 
