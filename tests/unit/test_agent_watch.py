@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import pytest_asyncio
 from penstock_runtime.agent import watch
 from penstock_runtime.agent.http import Client, HttpError
 from penstock_runtime.agent.watch import Api, Object, follow
+from tests.integration.tls import Authority
 
 Script = Callable[[str, asyncio.StreamWriter], Any]
 
 
 @contextlib.asynccontextmanager
-async def server(answers: Iterable[bytes]) -> AsyncIterator[tuple[str, list[str]]]:
+async def server(answers: Iterable[bytes], tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[str, list[str]]]:
     """Answers one prepared piece of bytes for each connection, then closes; tells what was asked."""
     asked: list[str] = []
     left = iter(answers)
@@ -32,9 +34,9 @@ async def server(answers: Iterable[bytes]) -> AsyncIterator[tuple[str, list[str]
         finally:
             writer.close()
 
-    made = await asyncio.start_server(attend, "127.0.0.1", 0)
+    made = await asyncio.start_server(attend, "127.0.0.1", 0, ssl=tls)
     async with made:
-        yield f"http://127.0.0.1:{made.sockets[0].getsockname()[1]}", asked
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{made.sockets[0].getsockname()[1]}", asked
 
 
 def whole(body: bytes, status: int = 200) -> bytes:
@@ -223,6 +225,23 @@ async def test_a_server_that_is_away_is_asked_every_second_from_the_same_version
 async def test_a_list_that_fails_is_tried_again(tmp_path: Path) -> None:
     steps, _ = await followed(tmp_path, [whole(b"", 500), whole(b"[]"), listing(9, "b")], 1)
     assert steps == [["b"]]
+
+
+async def test_who_is_trusted_is_read_again_when_the_clusters_authority_is_replaced(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("old", "new")]
+    for folder in folders:
+        folder.mkdir()
+    old, new = map(Authority, folders)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*new.certificate("127.0.0.1"))
+    trusted = tmp_path / "ca.crt"
+    trusted.write_bytes(old.path.read_bytes())
+    async with server([listing(5)], tls) as (base, _):
+        api = Api(base, tmp_path)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await api.list("/things", {})
+        trusted.write_bytes(new.path.read_bytes())
+        assert (await api.list("/things", {}))["metadata"] == {"resourceVersion": "5"}
 
 
 async def test_silence_ends_a_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,17 +44,15 @@ class Sink(Protocol):
 
 
 class Api:
-    """The API server, asked with the pod's own token; it is read again for each request, since it rotates."""
+    """The API server, asked with the pod's own token; that and whom to trust are read for each request: both rotate."""
 
     def __init__(self, base: str, credentials: Path) -> None:
-        authority = credentials / "ca.crt"
-        tls = ssl.create_default_context(cafile=str(authority)) if base.startswith("https") else None
-        self._client = Client(base, tls)
-        self._token = credentials / "token"
+        self._base = base
+        self._token, self._authority = credentials / "token", credentials / "ca.crt"
 
     async def list(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         """All objects; raises HttpError."""
-        async with asyncio.timeout(30), self._client.stream(self._url(path, query), self._headers()) as (head, body):
+        async with asyncio.timeout(30), self._client().stream(self._url(path, query), self._headers()) as (head, body):
             text = b"".join([piece async for piece in body])
             if head.status != 200:
                 raise HttpError(head.status, text[:200].decode(errors="replace"))
@@ -67,7 +65,7 @@ class Api:
         """Events after a version, until the server ends the stream; raises HttpError, TimeoutError after silence."""
         more = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(_LONGEST_WATCH)}
         url = self._url(path, {**query, **more, "resourceVersion": version})
-        async with self._client.stream(url, self._headers()) as (head, body):
+        async with self._client().stream(url, self._headers()) as (head, body):
             if head.status != 200:
                 raise HttpError(head.status, f"watch {path}: {head.status}")
             rest = b""
@@ -81,6 +79,10 @@ class Api:
                     raise HttpError(0, f"watch {path}: an event is longer than {_LONGEST_EVENT} bytes")
                 for line in lines:
                     yield json.loads(line)
+
+    def _client(self) -> Client:
+        secure = self._base.startswith("https")
+        return Client(self._base, ssl.create_default_context(cafile=str(self._authority)) if secure else None)
 
     def _url(self, path: str, query: Mapping[str, str]) -> str:
         return f"{path}?{urlencode(query)}" if query else path
