@@ -259,7 +259,9 @@ class Upstream:
 class RouterPod:
     """Envoy and the agent in a folder of their own; as a context both run and the agent is kept alive."""
 
-    def __init__(self, folder: Path, api: PretendedApi, *, drain: float = 2.0, path: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, api: PretendedApi, *, drain: float = 2.0, memory: int = 0, path: Path | None = None
+    ) -> None:
         self.folder, self.api = folder / "run", api
         self.admin_port, self.attest_port, self.stats_port, self.agent_port = free_ports(4)
         self._log = (folder / "router.log").open("ab")
@@ -275,6 +277,7 @@ class RouterPod:
             "PENSTOCK_ROUTER": ROUTER,
             "PENSTOCK_RUN": str(self.folder),
             "PENSTOCK_DRAIN_SECONDS": f"{drain:g}",
+            "PENSTOCK_ENVOY_MEMORY": str(memory),
             "PENSTOCK_API": f"http://127.0.0.1:{api.port}",
             "PENSTOCK_CREDENTIALS": str(credentials),
             "PENSTOCK_ADMIN_PORT": str(self.admin_port),

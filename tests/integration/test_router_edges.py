@@ -192,6 +192,13 @@ async def test_a_route_that_envoy_refuses_is_found_among_good_ones(tmp_path: Pat
         await pod.attested("good0", 2)
 
 
+async def test_the_agent_refuses_a_question_that_makes_no_sense_with_a_sentence(scene: Scene) -> None:
+    for query in ("since=inf", "since=nan", "since=-1", "since=1e400", "since=", "since=1&since=2"):
+        status, told = await scene.ask(f"/v1/observe?uid={uid_of('digits')}&{query}", scene.pod.agent_port)
+        assert (status, told.startswith("since is ")) == (400, True)
+    assert "Traceback" not in scene.pod.log.read_text()
+
+
 async def test_a_port_belongs_to_one_model(scene: Scene) -> None:
     await scene.pod.api.put_split(split("faces", scene.port, {"a": 1000}))
     told = await scene.pod.until("faces", lambda told: bool(told["rejected"]))

@@ -167,3 +167,32 @@ async def test_servers_come_and_go_without_loss(tmp_path: Path) -> None:
     print(f"{4 * REPLACEMENTS} changes of servers, {load.total} requests, lost {dict(load.lost)}")
     assert not load.lost
     assert min(one.seen.total(), two.seen.total()) > 100
+
+
+async def test_models_exchange_their_ports_and_others_lose_nothing(tmp_path: Path) -> None:
+    """Three rotate, two swap, one follows another; Envoy by itself refuses a port that another listener has."""
+    first, second, third, fourth, bystander = free_ports(5)
+    layouts: list[dict[str, int]] = [
+        {"m1": first, "m2": second, "m3": third},
+        {"m1": second, "m2": third, "m3": first},
+        {"m1": third, "m2": second, "m3": first},
+        {"m1": first, "m2": third, "m3": fourth},
+    ]
+    async with running_router(tmp_path) as pod, contextlib.AsyncExitStack() as stack:
+        for model in ("m1", "m2", "m3", "digits"):
+            await pod.api.put_servers(f"{model}-a", await stack.enter_async_context(Upstream(model)))
+        await pod.api.put_split(split("digits", bystander, {"a": 1000}))
+        await pod.attested("digits", 1)
+        fresh = aiohttp.TCPConnector(force_close=True)
+        async with Load(bystander).running() as load, aiohttp.ClientSession(connector=fresh) as client:
+            for generation, ports in enumerate(layouts, 1):
+                for model, port in ports.items():
+                    await pod.api.put_split(split(model, port, {"a": 1000}, generation))
+                for model in ports:
+                    told = await pod.attested(model, generation, 10)
+                    assert not told["rejected"]
+                for model, port in ports.items():
+                    async with client.get(f"http://127.0.0.1:{port}/v2") as answer:
+                        assert await answer.text() == model
+    assert (load.lost, load.answers["digits"]) == ({}, load.total)
+    assert "duplicate address" not in pod.log.read_text()

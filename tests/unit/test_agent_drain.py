@@ -1,7 +1,9 @@
 """The end of a router pod, the keeper of the agent, and the server that the kubelet and the operator ask."""
 
 import asyncio
+import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -132,6 +134,7 @@ async def test_the_server_answers_get_alone() -> None:
         assert await ask("GET", "/hello?x=2") == (200, "127.0.0.1 2")
         assert (await ask("POST", "/hello", data=b"x"))[0] == 405
         assert await ask("GET", "/other") == (404, "there is no /other; there are /broken, /hello")
+        assert await ask("GET", "/hello?x=1&x=2") == (400, "x is given 2 times; expected once")
         last = await ask("GET", "/broken", headers={"Connection": "close"})
         assert last == (400, "since is 'y'; expected seconds")
 
@@ -176,3 +179,44 @@ def test_the_keeper_starts_again_what_dies_or_hangs_and_ends_with_sigterm(tmp_pa
         "hung and was killed",
         "ended with -15",
     ]
+
+
+async def test_the_agent_ends_with_sigterm_whoever_keeps_a_connection(tmp_path: Path) -> None:
+    """Neither Envoy nor the API server is there yet; one client keeps a connection, another is in its first line."""
+    ports = free_ports(5)
+    names = ("AGENT", "ADMIN", "ATTEST", "STATS")
+    environment = {f"PENSTOCK_{name}_PORT": str(port) for name, port in zip(names, ports, strict=False)} | {
+        "PYTHONPATH": str(RUNTIME),
+        "PENSTOCK_NAMESPACE": "vision",
+        "PENSTOCK_ROUTER": "default",
+        "PENSTOCK_RUN": str(tmp_path),
+        "PENSTOCK_CREDENTIALS": str(tmp_path),
+        "PENSTOCK_API": f"http://127.0.0.1:{ports[4]}",
+    }
+    command = [sys.executable, "-m", "penstock_runtime.agent"]
+    agent = await asyncio.create_subprocess_exec(*command, env=environment, stderr=subprocess.PIPE)
+    try:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(aiohttp.ClientConnectorError):
+                    async with session.get(f"http://127.0.0.1:{ports[0]}/ready") as answer:
+                        assert answer.status == 503
+                        break
+                await asyncio.sleep(0.02)
+            _, writer = await asyncio.open_connection("127.0.0.1", ports[0])
+            writer.write(b"GET /re")
+            await writer.drain()
+            agent.send_signal(signal.SIGTERM)
+            _, told = await agent.communicate()
+            writer.close()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            agent.kill()
+    assert (agent.returncode, b"Traceback" in told) == (0, False), told.decode()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]

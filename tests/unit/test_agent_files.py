@@ -143,10 +143,12 @@ def fail(*_: object) -> None:
 
 class FakeClock:
     now = 100.0
+    ahead = 1000.0
+    """Of the wall clock before the monotonic one."""
 
     @property
     def clocks(self) -> Clocks:
-        return Clocks(monotonic=lambda: self.now, wall=lambda: 1000.0 + self.now, boot="one")
+        return Clocks(monotonic=lambda: self.now, wall=lambda: self.ahead + self.now, boot="one")
 
 
 def book(folder: Path, clock: FakeClock) -> Book:
@@ -172,6 +174,44 @@ def test_a_new_process_knows_splits_and_what_was_spent(tmp_path: Path) -> None:
     assert dict(second.route(UID).weights) == {"digits-b": 1, "digits-a": 999}
 
 
+@pytest.mark.parametrize("step", [3600.0, -3600.0, 10 * 365 * 86400.0])
+def test_a_step_of_the_wall_clock_neither_ends_nor_prolongs_supervision(tmp_path: Path, step: float) -> None:
+    """Not for an agent that looks on, nor for the next one of the same boot; renewals are dated by another clock."""
+    clock = FakeClock()
+    promise = {**PROMISE, "renewTime": "1970-01-01T00:18:20Z"}
+    first = book(tmp_path, clock)
+    first.put("digits", spec(supervision=promise))
+    clock.ahead += step
+    clock.now += 50
+    first.put("digits", spec(supervision={**promise, "renewTime": "1970-01-01T00:19:10Z"}))
+    clock.now += 59
+    assert first.due() == []
+    second = book(tmp_path, clock)
+    second.put("digits", spec(supervision={**promise, "renewTime": "1970-01-01T00:19:10Z"}))
+    assert second.due() == []
+    clock.now += 1
+    assert (first.due(), second.due()) == ([UID], [UID])
+
+
+@pytest.mark.parametrize(("step", "lost"), [(3600.0, True), (-3600.0, False)])
+def test_a_new_router_pod_on_a_node_with_a_wrong_clock_errs_to_the_stable_side(
+    tmp_path: Path,
+    step: float,
+    lost: bool,
+) -> None:
+    """Who remembers nothing has the wall clock alone; the next generation, seen by its own clock, is as of any pod."""
+    clock = FakeClock()
+    clock.ahead += step
+    made = book(tmp_path, clock)
+    made.put("digits", spec(supervision={**PROMISE, "renewTime": "1970-01-01T00:18:20Z"}))
+    assert (made.due() == [UID]) is lost
+    made.put("digits", spec(generation=18, supervision={**PROMISE, "renewTime": "1970-01-01T00:18:20Z"}))
+    clock.now += 59
+    assert made.due() == []
+    clock.now += 1
+    assert made.due() == [UID]
+
+
 def test_what_a_list_lacks_is_gone_and_forgotten(tmp_path: Path) -> None:
     clock = FakeClock()
     first = book(tmp_path, clock)
@@ -179,6 +219,31 @@ def test_what_a_list_lacks_is_gone_and_forgotten(tmp_path: Path) -> None:
     first.replace({"digits": spec()})
     assert set(first.splits) == {UID}
     assert set(book(tmp_path, clock).splits) == {UID}
+
+
+def test_what_a_full_disk_kept_from_being_remembered_counts_and_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A split, a loss of supervision, a swap of ports: all of it, and no half."""
+    clock, other = FakeClock(), "f" * 36
+    first = book(tmp_path, clock)
+    first.put("digits", spec())
+    first.put("faces", spec(deployment="faces", deploymentUid=other, port=20001))
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", fail)
+        first.changed.clear()
+        first.put("faces", spec(deployment="faces", deploymentUid=other, generation=18, port=20000))
+        first.put("digits", spec(generation=18, port=20001, supervision=PROMISE))
+        assert (first.changed.is_set(), first.splits[UID].port, first.splits[other].port) == (True, 20001, 20000)
+        clock.now += 60
+        assert first.due() == [UID]
+        first.fall_back(UID)
+        with pytest.raises(OSError, match="no space"):
+            first.save()
+        assert book(tmp_path, clock).splits[UID].generation == 17, "an agent that ends now knows no better"
+    first.save()
+    second = book(tmp_path, clock)
+    assert (second.splits, second.route(UID).expired) == (first.splits, True)
 
 
 def test_a_split_of_another_router_is_gone_here(tmp_path: Path) -> None:
@@ -240,6 +305,44 @@ def test_a_damaged_memory_of_a_split_is_left_out(tmp_path: Path) -> None:
     assert set(book(tmp_path, FakeClock()).splits) == {UID}
 
 
+def test_of_a_split_that_was_refused_nothing_stays_when_it_is_made_again(tmp_path: Path) -> None:
+    """Refused at the start, refused later, refused for what another one has: gone with its uid or its name."""
+    other, clock = "f" * 36, FakeClock()
+    book(tmp_path, clock).put("digits", spec(generation=17))
+    first = Book("default", tmp_path / "splits", clock.clocks)
+    (tmp_path / "splits" / f"{UID}.json").write_text(json.dumps({"name": "digits", "spec": spec(port=0), "timer": {}}))
+    (tmp_path / "splits" / "broken.json").write_text("{")
+    (tmp_path / "splits" / f".{UID}.json.draft").write_text("half")
+    first.restore()
+    assert set(first.refused) == {UID}
+    first.replace({"digits": spec(deploymentUid=other)})
+    assert (set(first.splits), first.refused, names(tmp_path)) == ({other}, {}, {f"{other}.json"})
+    first.put("digits", spec(deploymentUid=UID, port=0))
+    assert (set(first.splits), set(first.refused), names(tmp_path)) == (set(), {UID}, set())
+    first.put("faces", spec(deployment="faces", deploymentUid=other))
+    first.put("digits", spec(deploymentUid="e" * 36))
+    assert set(first.refused) == {"e" * 36}, "the port is that of faces"
+    first.remove("digits")
+    assert (set(first.splits), first.refused, names(tmp_path)) == ({other}, {}, {f"{other}.json"})
+    kept = [first._specs, first._good, first._uids, first._timers, first._waiting]
+    assert [len(one) for one in kept] == [1, 1, 1, 1, 0]
+
+
+def test_two_models_whose_uids_begin_alike_are_told_apart_by_a_refusal(tmp_path: Path) -> None:
+    """Clusters and counters are named by the first eight characters."""
+    first = book(tmp_path, FakeClock())
+    first.put("digits", spec())
+    twin = f"{UID[:8]}-2222-4000-8000-000000000000"
+    first.put("faces", spec(deployment="faces", deploymentUid=twin, port=20001))
+    assert first.refused == {
+        twin: f"its uid's beginning {UID[:8]} belongs to TrafficSplit digits; expected one of its own"
+    }
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "splits").iterdir()}
+
+
 def test_the_environment_is_read_once_and_a_missing_name_is_named() -> None:
     environment = {
         "PENSTOCK_NAMESPACE": "vision",
@@ -248,10 +351,11 @@ def test_the_environment_is_read_once_and_a_missing_name_is_named() -> None:
         "KUBERNETES_SERVICE_PORT": "443",
         "NODE_IP": "10.0.0.1",
         "PENSTOCK_ADMIN_PORT": "19901",
+        "PENSTOCK_ENVOY_MEMORY": "536870912",
     }
     found = Settings.read(environment)
     assert (found.api, found.drain, found.ports.admin, found.ports.agent) == ("https://[fd00::1]:443", 60, 19901, 10091)
-    assert "10.0.0.1" in found.node
+    assert ("10.0.0.1" in found.node, found.memory) == (True, 512 << 20)
     del environment["PENSTOCK_ROUTER"]
     with pytest.raises(KeyError, match="PENSTOCK_ROUTER"):
         Settings.read(environment)

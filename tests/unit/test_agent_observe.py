@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from penstock_runtime.agent.observe import answer
+from penstock_runtime.agent.observe import answer, read_since
 from penstock_runtime.agent.ring import Rings
 from penstock_runtime.agent.sampler import Counters, Sampler
 from penstock_runtime.agent.state import RouteState, cluster_name
@@ -130,6 +130,21 @@ async def test_without_since_there_are_no_rows():
     world = await World(HALF).watched()
     told = world.told(since=None)
     assert (told["rows"], told["states"], told["warm"], told["from"]) == ([], [], {"digits-a": 2}, START + 1)
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "-1", "1e400", "1e9", "", "x", "1_0", "٣", "9" * 400, "1.", " 1"])
+def test_a_since_that_is_no_moment_is_refused_with_a_sentence(text):
+    with pytest.raises(ValueError, match=r"since is .*; expected seconds since 1970, like 1763734500") as caught:
+        read_since(text)
+    assert type(caught.value) is ValueError
+    assert len(str(caught.value)) < 160
+
+
+@pytest.mark.parametrize(
+    ("text", "second"), [("0", 0), (str(START), START), (f"{START}.9", START), ("9" * 12, 10**12 - 1)]
+)
+def test_a_since_is_a_whole_second(text, second):
+    assert read_since(text) == second
 
 
 async def test_what_is_refused_or_expired_is_told():
@@ -254,6 +269,21 @@ async def test_the_clock_is_set(by, first, seconds):
     assert (rows[0][0], len(rows)) == (first, seconds)
     assert [row[0] for row in rows] == list(range(rows[0][0], rows[-1][0] + 1))
     assert rows[-1][1] == (0 if by == -3 else -1)
+
+
+@pytest.mark.parametrize("by", [3600, -3600])
+async def test_a_clock_that_is_set_wrong_and_right_again_is_judged_by_after_two_seconds(by):
+    world = await World(HALF).watched(9)
+    for step in (by, -by):
+        await world.second(after=1 + step)
+        assert world.rows()[-1][1] == -1
+        world.envoy.count("digits-a", ok=7)
+        await world.watched(2)
+        assert [row[1] for row in world.rows()[-2:]] == [0, 0]
+        assert world.rows()[-2][2] == {"digits-a": counts(7)}
+        rows = world.rows()
+        assert [row[0] for row in rows] == list(range(rows[0][0], rows[-1][0] + 1)), "no hole, no second twice"
+        assert rows[-1][0] == int(world.now)
 
 
 @pytest.mark.parametrize(("shadow", "expected"), [(("digits-b", 100), 4), (None, 9)])

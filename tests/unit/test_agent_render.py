@@ -67,6 +67,7 @@ CASES = {
 
 
 def settings(folder: Path = Path("/run/penstock"), **fields: Any) -> Settings:
+    fields = {"memory": 512 << 20, **fields}
     return Settings("vision", "default", folder, 60.0, "", Path("/"), frozenset(), **fields)
 
 

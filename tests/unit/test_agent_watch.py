@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ import pytest_asyncio
 from penstock_runtime.agent import watch
 from penstock_runtime.agent.http import Client, HttpError
 from penstock_runtime.agent.watch import Api, Object, follow
+from tests.integration.tls import Authority
 
 Script = Callable[[str, asyncio.StreamWriter], Any]
 
 
 @contextlib.asynccontextmanager
-async def server(answers: Iterable[bytes]) -> AsyncIterator[tuple[str, list[str]]]:
+async def server(answers: Iterable[bytes], tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[str, list[str]]]:
     """Answers one prepared piece of bytes for each connection, then closes; tells what was asked."""
     asked: list[str] = []
     left = iter(answers)
@@ -31,9 +34,9 @@ async def server(answers: Iterable[bytes]) -> AsyncIterator[tuple[str, list[str]
         finally:
             writer.close()
 
-    made = await asyncio.start_server(attend, "127.0.0.1", 0)
+    made = await asyncio.start_server(attend, "127.0.0.1", 0, ssl=tls)
     async with made:
-        yield f"http://127.0.0.1:{made.sockets[0].getsockname()[1]}", asked
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{made.sockets[0].getsockname()[1]}", asked
 
 
 def whole(body: bytes, status: int = 200) -> bytes:
@@ -123,6 +126,9 @@ TROUBLE = {
     "half a chunk": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{"],
     "not JSON": [chunked(b"{not json}\n")],
     "an event without an object": [chunked(b'{"type": "ADDED"}\n')],
+    "an event of nothing": [chunked(b'{"type": "ADDED", "object": null}\n')],
+    "a list for an event": [chunked(b"[]\n")],
+    "a chunk without an end": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * (1 << 17)],
 }
 
 
@@ -140,11 +146,11 @@ async def test_a_version_that_is_too_old_means_a_new_list(tmp_path: Path, gone: 
     assert steps == [["a"], ["b"]]
 
 
-@pytest.mark.parametrize("ending", [chunked(), chunked(event("ERROR", 0, code=504, message="too large a version"))])
+@pytest.mark.parametrize("ending", [chunked(), chunked(event("BOOKMARK", 5))])
 async def test_a_watch_that_ends_at_once_is_begun_again_after_a_pause(
     tmp_path: Path, ending: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of a proxy that cuts streams off, or a server that is behind: not hundreds of connections a second."""
+    """As of a proxy that cuts streams off: not hundreds of connections a second."""
     monkeypatch.setattr(watch, "_FIRST_DELAY", 0.02)
     monkeypatch.setattr(watch, "_LONGEST_DELAY", 0.02)
     begun = asyncio.get_running_loop().time()
@@ -153,9 +159,89 @@ async def test_a_watch_that_ends_at_once_is_begun_again_after_a_pause(
     assert (steps, "resourceVersion=5 " in asked[6]) == ([[], "+b"], True)
 
 
+class FakeApi:
+    """Lists as often as asked; every watch ends as `ending` says. An hour of it takes no time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ending: Exception | dict[str, Any] | None) -> None:
+        self.ending, self.asked, self.now = ending, list[tuple[float, str]](), 0.0
+        monkeypatch.undo()  # the pauses are the real ones
+        monkeypatch.setattr(watch.asyncio, "sleep", self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.now > 3600:
+            raise asyncio.CancelledError
+
+    async def list(self, *_: Any) -> dict[str, Any]:
+        self.asked.append((self.now, "list"))
+        return {"metadata": {"resourceVersion": "5"}, "items": []}
+
+    async def watch(self, *_: Any) -> AsyncIterator[dict[str, Any]]:
+        self.asked.append((self.now, "watch"))
+        if isinstance(self.ending, Exception):
+            raise self.ending
+        if self.ending is not None:
+            yield self.ending
+
+    async def run(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await follow(self, "/things", {}, Seen(1 << 30))  # type: ignore[arg-type]
+
+
+def error(code: int) -> dict[str, Any]:
+    return {"type": "ERROR", "object": {"code": code, "message": "no"}}
+
+
+@pytest.mark.parametrize("ending", [error(500), error(504), HttpError(400, "bad version"), ValueError("half a line")])
+async def test_a_version_that_is_refused_again_and_again_means_a_list_and_long_pauses(
+    monkeypatch: pytest.MonkeyPatch, ending: Any
+) -> None:
+    api = FakeApi(monkeypatch, ending)
+    await api.run()
+    kinds = [kind for _, kind in api.asked]
+    assert kinds[:7] == ["list", "watch", "watch", "watch", "list", "watch", "list"]
+    assert len(api.asked) < 2 * 3600 / 5 + 20, "no more than a list and a watch in five seconds"
+    lists = [at for at, kind in api.asked if kind == "list"]
+    assert max(b - a for a, b in itertools.pairwise(lists)) < 7, "and what changes is still known soon"
+
+
+async def test_a_version_that_is_gone_is_listed_at_once_but_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi(monkeypatch, error(410))
+    await api.run()
+    assert api.asked[:3] == [(0.0, "list"), (0.0, "watch"), (0.0, "list")]
+    assert len(api.asked) < 2 * 3600 / 5 + 20
+
+
+@pytest.mark.parametrize("ending", [ConnectionRefusedError("away"), TimeoutError(), None])
+async def test_a_server_that_is_away_is_asked_every_second_from_the_same_version(
+    monkeypatch: pytest.MonkeyPatch, ending: Any
+) -> None:
+    api = FakeApi(monkeypatch, ending)
+    await api.run()
+    assert [kind for _, kind in api.asked].count("list") == 1
+    assert 3600 / 1.25 <= len(api.asked) < 3620
+
+
 async def test_a_list_that_fails_is_tried_again(tmp_path: Path) -> None:
     steps, _ = await followed(tmp_path, [whole(b"", 500), whole(b"[]"), listing(9, "b")], 1)
     assert steps == [["b"]]
+
+
+async def test_who_is_trusted_is_read_again_when_the_clusters_authority_is_replaced(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("old", "new")]
+    for folder in folders:
+        folder.mkdir()
+    old, new = map(Authority, folders)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*new.certificate("127.0.0.1"))
+    trusted = tmp_path / "ca.crt"
+    trusted.write_bytes(old.path.read_bytes())
+    async with server([listing(5)], tls) as (base, _):
+        api = Api(base, tmp_path)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await api.list("/things", {})
+        trusted.write_bytes(new.path.read_bytes())
+        assert (await api.list("/things", {}))["metadata"] == {"resourceVersion": "5"}
 
 
 async def test_silence_ends_a_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,15 @@ def test_of_two_restored_splits_with_one_port_the_lower_uid_keeps_it(order: tupl
     assert found == {"b": FIRST_PORT, "a": FIRST_PORT + 1}
 
 
+def test_one_port_that_somebody_has_edited_makes_two_models_swap_theirs() -> None:
+    """So routers have to be able to (tests/integration/test_router_swap.py)."""
+    cache = cached(split("a", FIRST_PORT, uid="1"), split("b", FIRST_PORT + 1, uid="2"))
+    book = PortBook(cache)
+    assert [book.port_for(("ns", name), "default") for name in "ab"] == [FIRST_PORT, FIRST_PORT + 1]
+    cache.put(split("a", FIRST_PORT + 1, uid="1", version=2))
+    assert [book.port_for(("ns", name), "default") for name in "ab"] == [FIRST_PORT + 1, FIRST_PORT]
+
+
 def test_no_port_left() -> None:
     full = [split(f"m{port}", port) for port in range(FIRST_PORT, LAST_PORT + 1)]
     book = PortBook(cached(*full))

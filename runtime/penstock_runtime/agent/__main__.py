@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 from .book import Book, SliceSink, SplitSink
 from .clocks import Clocks
@@ -17,7 +17,7 @@ from .endpoints import REVISION_LABEL
 from .envoy import Envoy
 from .files import replace_file
 from .keeper import HEARTBEAT
-from .observe import answer
+from .observe import answer, read_since
 from .render.bootstrap import bootstrap
 from .ring import Rings
 from .sampler import Admin, Counters, Sampler
@@ -32,7 +32,10 @@ log = logging.getLogger("penstock.agent")
 
 
 async def run(settings: Settings, clocks: Clocks) -> None:
-    """Until SIGTERM. Envoy's bootstrap comes last of its first files, since Envoy starts when it is there."""
+    """Until SIGTERM. Envoy's bootstrap comes last of its first files, since Envoy starts when it is there.
+
+    The end does not wait for connections that others keep: since Python 3.12 the server's own `async with` would.
+    """
     envoy = Envoy(settings.ports)
     book = Book(settings.router, settings.state / "splits", clocks)
     conductor = Conductor(settings, book, envoy, clocks)
@@ -45,7 +48,7 @@ async def run(settings: Settings, clocks: Clocks) -> None:
     server = await serve(settings.anywhere, settings.ports.agent, _handlers(settings, conductor, rings, drain, clocks))
     splits, slices = (path.format(settings.namespace) for path in (_SPLITS, _SLICES))
     sampler = Sampler(conductor, rings, Counters(Admin(settings.ports.admin)), Units(settings.units_log))
-    async with _ended_by_signal() as ended, server:
+    with contextlib.closing(server), _ended_by_signal() as ended:
         tasks = [
             asyncio.create_task(follow(api, splits, {}, SplitSink(book))),
             asyncio.create_task(follow(api, slices, {"labelSelector": REVISION_LABEL}, SliceSink(book))),
@@ -70,7 +73,7 @@ def _handlers(
 
     async def observe(_peer: str, query: dict[str, str]) -> Answer:
         uids = [uid for uid in query.get("uid", "").split(",") if uid]
-        since = float(query["since"]) if "since" in query else None
+        since = read_since(query["since"]) if "since" in query else None
         warm = await conductor.warm(uids)
         body = answer(conductor, rings, uids, since, clocks.wall(), lambda uid: warm.get(uid, {}))
         return Answer(200, body, "application/json")
@@ -84,8 +87,8 @@ def _handlers(
     return {"/ready": ready, "/v1/observe": observe, "/drain": start_drain}
 
 
-@contextlib.asynccontextmanager
-async def _ended_by_signal() -> AsyncIterator["asyncio.Future[None]"]:
+@contextlib.contextmanager
+def _ended_by_signal() -> Iterator["asyncio.Future[None]"]:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):

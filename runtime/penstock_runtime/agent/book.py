@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .claims import obstacle, takeable
 from .clocks import Clocks
 from .endpoints import Endpoint, Piece, merged
 from .files import replace_file
@@ -32,8 +33,11 @@ class Book:
         self._router, self._folder, self._clocks = router, folder, clocks
         self._specs: dict[str, Mapping[str, Any]] = {}
         self._good: dict[str, Mapping[str, Any]] = {}
+        self._waiting: dict[str, Split] = {}
+        """The newest split by name, where another one has its port or its uid."""
         self._uids: dict[str, str] = {}
         self._timers: dict[str, Timer] = {}
+        self._unsaved: set[str] = set()
         self._pieces: dict[str, Piece] = {}
         self._endpoints: dict[str, tuple[Endpoint, ...]] | None = None
         self.splits: dict[str, Split] = {}
@@ -59,18 +63,18 @@ class Book:
         if spec.get("router") != self._router:
             self.remove(name)
             return
+        uid, before = _uid(spec), _uid(self._specs.get(name, spec))
         self._specs[name] = spec
-        uid = str(spec.get("deploymentUid", ""))
+        if before != uid:
+            self.refused.pop(before, None)
         if self._uids.get(name, uid) != uid:
             self._forget(name)
+        self._waiting.pop(name, None)
         try:
-            self._accept(Split.parse(name, spec), spec)
+            self._waiting[name] = Split.parse(name, spec)
         except Malformed as error:
-            if self.refused.get(uid) != str(error):
-                log.error("TrafficSplit %s is refused: %s", name, error)  # noqa: TRY400 - a sentence for a person
-            self.refused[uid] = str(error)
-        else:
-            self._try_refused()
+            self._refuse(name, uid, str(error))
+        self._settle()
         self.changed.set()
 
     def remove(self, name: str) -> None:
@@ -78,10 +82,11 @@ class Book:
         spec = self._specs.pop(name, None)
         if spec is None:
             return
-        self.refused.pop(str(spec.get("deploymentUid", "")), None)
+        self._waiting.pop(name, None)
+        self.refused.pop(_uid(spec), None)
         self._forget(name)
+        self._settle()
         self.changed.set()
-        self._try_refused()
 
     def replace(self, specs: Mapping[str, Mapping[str, Any]]) -> None:
         """All splits that there are."""
@@ -89,6 +94,8 @@ class Book:
             self.remove(name)
         for name, spec in specs.items():
             self.put(name, spec)
+        for path in set(self._folder.iterdir()) - set(map(self._file, self.splits)):
+            path.unlink(missing_ok=True)
         self.splits_listed = True
         self.changed.set()
 
@@ -154,21 +161,21 @@ class Book:
         self._remember(uid, spend(self._timers[uid], applied=True))
         self.changed.set()
 
-    def _try_refused(self) -> None:
-        """What a split has let go of, its port or its uid, may be what another one waits for."""
-        before = 0
-        while self.refused and len(self.refused) != before:
-            before = len(self.refused)
-            for name, spec in self._specs.items():
-                if str(spec.get("deploymentUid", "")) in self.refused:
-                    with contextlib.suppress(Malformed):
-                        self._accept(Split.parse(name, spec), spec)
+    def _settle(self) -> None:
+        """Take what waits and can be taken: what one has let go of another may have waited for."""
+        while taken := takeable(self.splits.values(), self._waiting.values()):
+            for split in taken:
+                del self._waiting[split.name]
+                self._accept(split, self._specs[split.name])
+        for name, split in self._waiting.items():
+            self._refuse(name, split.uid, obstacle(split, [*self.splits.values(), *self._waiting.values()]))
+
+    def _refuse(self, name: str, uid: str, why: str) -> None:
+        if self.refused.get(uid) != why:
+            log.error("TrafficSplit %s is refused: %s", name, why)
+        self.refused[uid] = why
 
     def _accept(self, split: Split, spec: Mapping[str, Any]) -> None:
-        for other in self.splits.values():
-            if other.name != split.name and (other.port == split.port or other.uid == split.uid):
-                what = "uid" if other.uid == split.uid else f"port {split.port}"
-                raise Malformed(f"its {what} belongs to TrafficSplit {other.name}; expected one of its own")
         clocks = self._clocks
         timer = observe(
             self._timers.get(split.uid),
@@ -190,12 +197,25 @@ class Book:
             self.splits.pop(uid, None)
             self._timers.pop(uid, None)
             self._good.pop(uid, None)
+            self._unsaved.discard(uid)
             self._file(uid).unlink(missing_ok=True)
 
+    def save(self) -> None:
+        """Write what a full disk has kept from being remembered; raises OSError where it still does."""
+        for uid in sorted(self._unsaved):
+            self._write(uid)
+
     def _remember(self, uid: str, timer: Timer) -> None:
+        """On disk if it goes: what is wanted does not wait for it."""
         self._timers[uid] = timer
-        name = self.splits[uid].name
-        replace_file(self._file(uid), json.dumps({"name": name, "spec": self._good[uid], "timer": timer.store()}))
+        self._unsaved.add(uid)
+        with contextlib.suppress(OSError):
+            self._write(uid)
+
+    def _write(self, uid: str) -> None:
+        found = {"name": self.splits[uid].name, "spec": self._good[uid], "timer": self._timers[uid].store()}
+        replace_file(self._file(uid), json.dumps(found))
+        self._unsaved.discard(uid)
 
     def _file(self, uid: str) -> Path:
         return self._folder / f"{uid}.json"
@@ -237,6 +257,10 @@ class SliceSink:
     def remove(self, item: Object) -> None:
         """One is gone."""
         self._book.place(_name(item), None)
+
+
+def _uid(spec: Mapping[str, Any]) -> str:
+    return str(spec.get("deploymentUid", ""))
 
 
 def _name(item: Object) -> str:

@@ -41,6 +41,7 @@ class Conductor:
         self._listed_at: float | None = None
         self._health_asked = 0.0
         self._turned_at = clocks.monotonic()
+        self._trouble = ""
         self.ready = False
 
     def get(self, uid: str) -> RouteState | None:
@@ -91,10 +92,13 @@ class Conductor:
         What a full disk refuses is raised at the end: a lost supervision does not wait for it.
         """
         self._book.changed.clear()
-        refused = [_tried(self._routes.write, self._clusters.loaded), _tried(self._clusters.write, self._routes.named)]
+        refused = [
+            self._try(self._routes.write, self._clusters.loaded),
+            self._try(self._clusters.write, self._routes.named),
+        ]
         due = self._book.due()
         await self._routes.attest()
-        refused.append(_tried(self._ports.write, frozenset(self._routes.good)))
+        refused += [self._try(self._ports.write, frozenset(self._routes.good)), self._try(self._book.save)]
         self._routes.tell(self._ports.open, self._clusters.problems)
         if await self._clusters.look():
             self._book.changed.set()
@@ -106,6 +110,16 @@ class Conductor:
         for error in filter(None, refused):
             raise error
         return self._pause(due)
+
+    def _try(self, write: Callable[..., None], *names: frozenset[str]) -> OSError | None:
+        try:
+            write(*names)
+        except OSError as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                log.warning("cannot write: %s; tried again until it goes", error)
+            return error
+        return None
 
     async def _fall_back(self, due: list[str]) -> None:
         """Send models whose supervision is lost to stable, if stable can serve."""
@@ -144,11 +158,3 @@ class Conductor:
         moments = (self._book.next_deadline(), self._clusters.next_retirement())
         now = self._clocks.monotonic()
         return max(0.0, min([moment - now for moment in moments if moment is not None] + [_IDLE]))
-
-
-def _tried(write: Callable[[frozenset[str]], None], names: frozenset[str]) -> OSError | None:
-    try:
-        write(names)
-    except OSError as error:
-        return error
-    return None

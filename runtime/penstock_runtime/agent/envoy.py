@@ -44,10 +44,11 @@ class Envoy:
         dump = json.loads(await self._page(f"/config_dump?resource=dynamic_{state}_clusters&mask=cluster.name"))
         return frozenset(one["cluster"]["name"] for one in dump.get("configs", ()))
 
-    async def listeners(self) -> frozenset[str]:
-        """Names of the listeners that accept connections."""
+    async def listeners(self) -> dict[str, int]:
+        """Ports by name of the listeners that accept connections."""
         lines = (await self._page("/listeners")).decode().splitlines()
-        return frozenset(line.partition("::")[0] for line in lines)
+        pairs = (line.partition("::") for line in lines)
+        return {name: int(address.rpartition(":")[2]) for name, _, address in pairs}
 
     async def healthy(self, clusters: Iterable[str]) -> dict[str, int]:
         """Healthy servers by cluster; a cluster that Envoy does not have is absent."""

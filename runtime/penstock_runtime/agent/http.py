@@ -124,10 +124,10 @@ def _is_framed(response: Response) -> bool:
 
 async def _pieces(reader: asyncio.StreamReader, response: Response) -> AsyncIterator[bytes]:
     if "chunked" in response.headers.get("transfer-encoding", "").lower():
-        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        while size := int((await _line(reader)).split(b";")[0], 16):
             yield await reader.readexactly(size)
             await reader.readexactly(2)
-        while (await reader.readuntil(b"\r\n")) != b"\r\n":
+        while (await _line(reader)) != b"\r\n":
             pass
         return
     left = int(response.headers.get("content-length", "-1"))
@@ -136,3 +136,10 @@ async def _pieces(reader: asyncio.StreamReader, response: Response) -> AsyncIter
         yield piece
     if left > 0:
         raise asyncio.IncompleteReadError(b"", left)
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n")
+    except asyncio.LimitOverrunError as error:
+        raise HttpError(0, f"a line between chunks is longer than {_LARGEST_HEAD} bytes") from error

@@ -4,6 +4,7 @@ A container that ends makes its pod unready and comes back after ever longer pau
 taken out of the Service with it. So the agent may die or hang, and its container does not.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -66,7 +67,8 @@ class Keeper:
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
         if self._child:
-            os.kill(self._child, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it has just been waited for
+                os.kill(self._child, signal.SIGTERM)
 
 
 def main() -> int:

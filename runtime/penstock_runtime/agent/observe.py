@@ -1,22 +1,31 @@
 """The answer to `/v1/observe`: what an operator is told of the models it asks for."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from .ring import Rings
 from .state import Routes, RouteState
 from .stats import BOUNDS
 
-__all__ = ["answer", "state_text"]
+__all__ = ["answer", "read_since", "state_text"]
 
 _BOUNDS = json.dumps(BOUNDS, separators=(",", ":"))
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+
+
+def read_since(text: str) -> int:
+    """The second of the query's `since`; raises ValueError with a sentence for whoever asked."""
+    if not _SECONDS.fullmatch(text):
+        raise ValueError(f"since is {text!r:.80}; expected seconds since 1970, like 1763734500")
+    return int(float(text))
 
 
 def answer(
     routes: Routes,
     rings: Rings,
     uids: Iterable[str],
-    since: float | None,
+    since: int | None,
     now: float,
     warm: Callable[[str], Mapping[str, int]],
 ) -> bytes:
@@ -53,11 +62,11 @@ def _head(route: RouteState, warm: Mapping[str, int]) -> str:
     return json.dumps(head, separators=(",", ":"))[1:-1]
 
 
-def _history(rings: Rings, uid: str, since: float | None) -> str:
+def _history(rings: Rings, uid: str, since: int | None) -> str:
     """Bounds, first second of the ring, states and rows."""
     states: dict[str, int] = {}
     rows = []
-    for row in () if since is None else rings.rows(uid, int(since)):
+    for row in () if since is None else rings.rows(uid, since):
         index = -1 if row.state is None else states.setdefault(row.state, len(states))
         rows.append(f"[{row.second},{index},{row.counts}]")
     return f'"bounds":{_BOUNDS},"from":{rings.reach(uid)},"states":[{",".join(states)}],"rows":[{",".join(rows)}]'

@@ -43,6 +43,8 @@ async def serve(address: str, port: int, handlers: dict[str, Handler]) -> asynci
                 pass
         except (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError) as error:
             log.debug("connection ended: %s", error)
+        except asyncio.CancelledError:
+            log.debug("connection ended with the agent")  # raised on, asyncio of Python 3.11 logs it as a failure
         finally:
             writer.close()
 
@@ -82,8 +84,16 @@ async def _answer(method: str, target: str, peer: str, handlers: dict[str, Handl
         return Answer.text(404, f"there is no {parts.path[:80]}; there are {', '.join(sorted(handlers))}")
     if method != "GET":
         return Answer.text(405, "only GET")
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     try:
-        return await handler(peer, query)
+        return await handler(peer, _read_query(parts.query))
     except ValueError as error:
         return Answer.text(400, str(error))
+
+
+def _read_query(text: str) -> dict[str, str]:
+    """Every parameter by name; raises ValueError for one that is there several times, since one of them would count."""
+    found = parse_qs(text, keep_blank_values=True)
+    for name, values in found.items():
+        if len(values) > 1:
+            raise ValueError(f"{name[:80]} is given {len(values)} times; expected once")
+    return {name: value for name, (value,) in found.items()}

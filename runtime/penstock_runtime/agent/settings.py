@@ -36,6 +36,8 @@ class Settings:
     node: frozenset[str]
     """Addresses of the node; its kubelet may start the drain."""
     ipv6: bool = False
+    memory: int = 0
+    """Bytes that Envoy's container may use; 0: not known."""
     ports: Ports = Ports()
 
     @classmethod
@@ -51,6 +53,7 @@ class Settings:
             api=found.get("PENSTOCK_API") or _in_cluster(found),
             credentials=Path(found.get("PENSTOCK_CREDENTIALS", _SERVICE_ACCOUNT)),
             node=frozenset(filter(None, (found.get("NODE_IP"), default_gateway()))),
+            memory=int(found.get("PENSTOCK_ENVOY_MEMORY") or 0),
             ipv6=":" in found.get("POD_IP", ""),
             ports=Ports(**ports),
         )

@@ -108,6 +108,7 @@ def _agent(name: str, spec: RouterSpec, image: str) -> dict[str, Any]:
             _of_the_pod("PENSTOCK_POD_UID", "metadata.uid"),
             _of_the_pod("NODE_IP", "status.hostIP"),
             _of_the_pod("POD_IP", "status.podIP"),
+            _envoy_memory(),
         ],
         "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
         "resources": _AGENT_RESOURCES,
@@ -116,6 +117,14 @@ def _agent(name: str, spec: RouterSpec, image: str) -> dict[str, Any]:
             {"name": "run", "mountPath": _FOLDER},
             {"name": "token", "mountPath": _TOKEN_FOLDER, "readOnly": True},
         ],
+    }
+
+
+def _envoy_memory() -> dict[str, Any]:
+    """The limit as it is in the pod, which others than us may set too: where Envoy refuses requests by itself."""
+    return {
+        "name": "PENSTOCK_ENVOY_MEMORY",
+        "valueFrom": {"resourceFieldRef": {"containerName": "envoy", "resource": "limits.memory"}},
     }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from penstock_runtime.agent.settings import Settings
 from penstock_runtime.agent.stats import BOUNDS
 
+from .document import typed
 from .listeners import attest_listener, listener, static_manager, subscription
 
 __all__ = ["bootstrap"]
@@ -20,6 +21,7 @@ _KEPT = (
     {"prefix": "listener_manager."},
     {"safe_regex": {"regex": r"http\.(model|attest)\.(rds\.|downstream_(rq|cx)_(total|active|[2345]xx|time)).*"}},
     {"prefix": "server."},
+    {"prefix": "overload."},
 )
 """What agents, probes and scrapers read; the rest would be most of Envoy's memory with 200 models."""
 
@@ -47,7 +49,7 @@ def bootstrap(settings: Settings) -> dict[str, Any]:
             "stats_matcher": {"inclusion_list": {"patterns": list(_KEPT)}},
             "histogram_bucket_settings": [{"match": {"prefix": "cluster."}, "buckets": list(BOUNDS)}],
         },
-        "overload_manager": _connection_cap(),
+        "overload_manager": _overload(settings.memory),
     }
 
 
@@ -71,8 +73,38 @@ def _stats_listener(settings: Settings) -> dict[str, Any]:
     return listener("stats", settings.anywhere, settings.ports.stats, static_manager("stats", pages))
 
 
-def _connection_cap() -> dict[str, Any]:
-    monitor = "envoy.resource_monitors.global_downstream_max_connections"
-    kind = "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
-    config = {"@type": f"type.googleapis.com/envoy.{kind}", "max_active_downstream_connections": _CONNECTIONS}
-    return {"resource_monitors": [{"name": monitor, "typed_config": config}]}
+def _overload(memory: int) -> dict[str, Any]:
+    """Refuses connections beyond a number, and requests before the kernel ends Envoy for the memory they take.
+
+    Bodies that are held until they end (gRPC, HTTP without a length) and copies of them are what may grow that far.
+    """
+    connections = _monitor(
+        "global_downstream_max_connections",
+        "downstream_connections.v3.DownstreamConnectionsConfig",
+        max_active_downstream_connections=_CONNECTIONS,
+    )
+    if not memory:
+        return {"resource_monitors": [connections]}
+    heap = _monitor("fixed_heap", "fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=memory)
+    return {
+        "refresh_interval": "0.02s",
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": 20},
+        "resource_monitors": [connections, heap],
+        "actions": [
+            _action("shrink_heap", {"threshold": {"value": 0.6}}),
+            _action("stop_accepting_requests", {"threshold": {"value": 0.7}}),
+            _action("reset_high_memory_stream", {"scaled": {"scaling_threshold": 0.7, "saturation_threshold": 0.85}}),
+        ],
+    }
+
+
+def _monitor(name: str, kind: str, **config: Any) -> dict[str, Any]:
+    return {
+        "name": f"envoy.resource_monitors.{name}",
+        "typed_config": typed(f"extensions.resource_monitors.{kind}", config),
+    }
+
+
+def _action(name: str, trigger: dict[str, Any]) -> dict[str, Any]:
+    heap = {"name": "envoy.resource_monitors.fixed_heap", **trigger}
+    return {"name": f"envoy.overload_actions.{name}", "triggers": [heap]}
