@@ -318,10 +318,9 @@ def test_pd_08_killed_before_it_could_tell_of_a_candidate_that_cannot_start():
         world.fuse = 1
         with suppress(Crash):
             world.reconcile()
-    world.step()
+    world.fuse = None
+    world.be_away()
     assert not world.candidate()
-    world.fuse, world.watching = None, ""
-    world.now += timedelta(seconds=16)
     for _ in range(5):
         world.reconcile()
     assert world.status["failedRevision"]["reason"] == "LoadFailed"
