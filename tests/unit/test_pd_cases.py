@@ -14,6 +14,7 @@ from penstock.api.facts import GateResult
 from penstock.api.preparation import PreparationReport
 from penstock.api.reasons import Reason
 from penstock.core.conditions import MESSAGE
+from penstock.core.conditions import timestamp
 from penstock.core.names import ObjectKey
 from penstock.core.plan import Write, plan
 from penstock.core.refreshing import REFRESH_FAILURE
@@ -1026,6 +1027,17 @@ def test_leaving_a_router_outlives_the_connections_that_clients_keep(elsewhere):
         assert world.status["phase"] == "Available"
         assert world.condition("TrafficSynced") is None
     assert world.lost == 0
+
+
+def test_a_router_that_is_left_a_second_time_is_not_left_since_the_first():
+    """Nobody could write between the two that clients had come back; what status tells of the first is over."""
+    world = serving_world()
+    world.deployment["status"]["leavingSince"] = timestamp(world.now - timedelta(minutes=5))
+    world.edit(traffic=DIRECT)
+    world.run(50)
+    assert world.names("TrafficSplit") == ["digits"]
+    world.run(20)
+    assert world.names("TrafficSplit") == []
 
 
 def test_an_empty_status_is_rebuilt_from_split_and_records():
