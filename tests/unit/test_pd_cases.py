@@ -13,13 +13,13 @@ import pytest
 from penstock.api.facts import GateResult
 from penstock.api.preparation import PreparationReport
 from penstock.api.reasons import Reason
-from penstock.core.conditions import MESSAGE
-from penstock.core.conditions import timestamp
+from penstock.core.conditions import MESSAGE, timestamp
+from penstock.core.history import remember
 from penstock.core.names import ObjectKey
 from penstock.core.plan import Write, plan
 from penstock.core.refreshing import REFRESH_FAILURE
 
-from .world import DIRECT, V1, V2, V3, Crash, World, copied, facts, failing, killed_at_writes, manifest
+from .world import DIRECT, START, V1, V2, V3, Crash, World, copied, facts, failing, killed_at_writes, manifest
 
 STEPS = {"steps": [{"weight": 10, "hold": "5s"}, {"weight": 50, "hold": "5s"}]}
 CANARY = {"canary": STEPS}
@@ -217,10 +217,14 @@ def test_pd_06_what_the_last_attempt_showed_does_not_speak_against_the_next():
     assert world.outcomes()[-2:] == ["RolledBack", "Promoted"]
 
 
-@pytest.mark.parametrize("ending", ["Promoted", "RolledBack"])
-def test_pd_06_a_crash_of_the_last_attempt_does_not_end_the_next(ending):
-    """PD-06: a token that comes while the pod that could not load is still there, waiting to be started again."""
+@pytest.mark.parametrize(("ending", "skew"), [("Promoted", 0), ("Promoted", 5), ("RolledBack", 0), ("RolledBack", 5)])
+def test_pd_06_a_crash_of_the_last_attempt_does_not_end_the_next(ending, skew):
+    """PD-06: a token that comes while the pod that could not load is still there, waiting to be started again.
+
+    That its end is dated later than the token, by a node whose clock is ahead, makes it no end of the new attempt.
+    """
     world = serving_world()
+    world.skew = skew
     new = at_step(world, 1)
     world.broken[V2] = "failed to load"
     world.run_until(lambda w: w.status["phase"] == "RolledBack")
@@ -891,6 +895,11 @@ def test_failures_do_not_push_what_serves_out_of_history():
         world.settle()
     assert len(world.status["history"]) == 10
     assert [entry for entry in world.status["history"] if entry["outcome"] == "Promoted"] == [promoted]
+
+
+def test_nothing_has_ended_before_it_began_whichever_clock_dated_that():
+    (entry,) = remember((), "digits-1", "Aborted", Reason.ABORTED, timestamp(START + timedelta(seconds=5)), START)
+    assert entry.start_time == entry.end_time == timestamp(START)
 
 
 def test_what_a_slow_candidate_does_is_seen():
