@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -105,8 +106,12 @@ def _infer(place: str, wanted: Mapping[str, Any], rows: NDArray[Any]) -> dict[st
 def _call(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     data = json.dumps(body).encode() if body is not None else None
-    with opener.open(url, data, timeout=30) as answer:
-        found: dict[str, Any] = json.load(answer)
+    try:
+        with opener.open(url, data, timeout=30) as answer:
+            found: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as error:
+        told = f"{url}: {error.code}, {dict(error.headers)}, {error.read(500)!r}"
+        raise AssertionError(told) from None
     return found
 
 

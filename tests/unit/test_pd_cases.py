@@ -641,6 +641,21 @@ def test_pd_25_a_cluster_rebuilt_from_git_begins_with_the_initial_revision():
     assert world.outcomes() == ["Promoted", "Promoted"]
 
 
+def test_pd_25_the_first_revision_is_not_live_before_the_routers_reach_it():
+    """PD-25: a policy of the network or a slow one between routers and pods: no word of it being available."""
+    world = World(manifest(V1, rollout=CANARY))
+    world.run_until(lambda w: w.names("Deployment"))
+    (first,) = world.names("Deployment")
+    world.cold.add(first)
+    world.run(60)
+    assert world.weights() == {first: 1000}
+    assert world.status["phase"] == "Progressing"
+    assert "the routers reach 0 of 1 pods" in world.status["message"]
+    world.cold.clear()
+    world.run_until(lambda w: w.status["phase"] == "Available", 5)
+    assert stable(world) == first
+
+
 def test_pd_26_shadow_then_steps_each_with_its_own_route():
     """PD-26: the route is a function of status: copies end where the first step begins, and come back after a loss."""
     world = serving_world(rollout={**CANARY, "shadow": {"percent": 20, "duration": "5s"}})

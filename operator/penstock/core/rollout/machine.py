@@ -212,7 +212,7 @@ def _leaving(look: _Look) -> Wait | None:
     if stage == "Previewing":
         return _previewing(look)
     if stage == "Promoting":
-        return None if s.in_force(look.asked) else Wait(_unattested(look))
+        return _promoting(look)
     if look.commands.promote and not look.situation.gated:
         return None
     return _judging(look)
@@ -239,6 +239,13 @@ def _warming(look: _Look) -> Wait | None:
     if not s.in_force(look.asked):
         return Wait(_unattested(look))
     return _cold(look, look.pods(look.here))
+
+
+def _promoting(look: _Look) -> Wait | None:
+    """All requests on their way to it; a first revision is live only when they arrive, which no step has shown."""
+    if not look.situation.in_force(look.asked):
+        return Wait(_unattested(look))
+    return _cold(look, look.pods(look.here)) if look.situation.stable is None else None
 
 
 def _cold(look: _Look, needed: int) -> Wait | None:
