@@ -7,11 +7,12 @@ from typing import Any
 from penstock.core.fleet import RevisionCounts
 from penstock.core.names import REVISION_LABEL, ObjectKey
 
-from .world import V1, World, copied, manifest
+from .kubelet import is_ready, tend
+from .world import GOING, V1, World, copied, manifest
 
 REPLACE = {"capacity": "Replace", "replace": {"hold": "2s"}, "supervision": {"onLoss": "Keep"}}
-STARTING, GOING = 2, 3
-"""Seconds that a pod takes to become ready, and to end."""
+STARTING = 2
+"""Seconds that a pod takes to become ready."""
 
 
 @dataclass
@@ -49,9 +50,6 @@ class Cramped(World):
     def step(self) -> None:
         """Pods age as well."""
         self.ages = {name: age + 1 for name, age in self.ages.items() if name in self.pods}
-        for name, pod in list(self.pods.items()):
-            if "deletionTimestamp" in pod["metadata"] and self.ages.get(name, 0) >= GOING:
-                del self.pods[name]
         weights = self.weights()
         super().step()
         self.unanswered += bool(self.status.get("stable")) and not weights
@@ -74,45 +72,28 @@ class Cramped(World):
         assert not weight or self.ready(revision) or self.idle(), f"{revision} has {weight} and no ready pod"
         return super()._answer(revision, weight)
 
-    def _delete(self, key: ObjectKey) -> None:
-        self.objects.pop(key, None)
-        if key.kind == "Deployment":
-            self._end(self.pods_of(key.name))
-            return
-        for name in [name for name, pod in self.pods.items() if pod.get("owner") == key]:
-            del self.pods[name]
-
-    def _end(self, pods: list[dict[str, Any]]) -> None:
-        for pod in pods:
-            if "deletionTimestamp" not in pod["metadata"]:
-                pod["metadata"]["deletionTimestamp"] = self._time()
-                self.ages[pod["metadata"]["name"]] = 0
-
     def _run_deployment(self, key: ObjectKey, item: dict[str, Any]) -> None:
         record = self.objects.get(ObjectKey("ControllerRevision", key.namespace, key.name))
         if record is None:
             return
         uri, wanted = record["data"]["model"]["uri"], item["spec"]["replicas"]
-        staying = [pod for pod in self.pods_of(key.name) if "deletionTimestamp" not in pod["metadata"]]
-        self._end(staying[wanted:])
+        staying = self._staying(key.name)
+        for name in staying[wanted:]:
+            self._end(name)
         for _ in range(wanted - len(staying)):
             self._start(key)
-        staying = [pod for pod in self.pods_of(key.name) if "deletionTimestamp" not in pod["metadata"]]
-        message, stuck = self.broken.get(uri), uri in self.slow
-        ready = 0
-        for pod in staying:
-            fit = self.ages[pod["metadata"]["name"]] >= STARTING and not message and not stuck
-            ready += fit
-            state: dict[str, Any] = {"running": {}}
-            if message:
-                end = {"exitCode": 1, "reason": "Error", "message": message, "finishedAt": self._time()}
-                state = {"terminated": end}
-            container = {"name": "server", "state": state, "restartCount": 0}
-            conditions = [{"type": "Ready", "status": str(fit)}]
-            pod["status"] = {"containerStatuses": [container], "conditions": conditions, "phase": "Running"}
+        staying, ready = self._staying(key.name), 0
+        for name in staying:
+            loads = self.ages[name] >= STARTING and uri not in self.slow
+            self.pods[name] = tend(self.pods[name], self.now, self.broken.get(uri), loads=loads)
+            ready += is_ready(self.pods[name])
         generation = item["metadata"]["generation"]
         item["status"] = {"observedGeneration": generation, "readyReplicas": ready}
         item["status"] |= dict.fromkeys(("replicas", "updatedReplicas"), len(staying))
+
+    def _staying(self, revision: str) -> list[str]:
+        found = [pod["metadata"] for pod in self.pods_of(revision)]
+        return [metadata["name"] for metadata in found if "deletionTimestamp" not in metadata]
 
     def _start(self, key: ObjectKey) -> None:
         self.counter += 1

@@ -397,6 +397,7 @@ def killed_at_each_write(undisturbed: Recorded, stages: list[Callable[[World], o
         stage(undisturbed)
         for eve, writes in undisturbed.eves:
             for world in killed(eve, range(writes)):
+                world.be_away()
                 for later in (World.settle, *stages[number:]):
                     later(world)
                 yield world

@@ -196,9 +196,8 @@ def test_a_failure_is_remembered_before_its_pods_are_taken_away():
     world = serving_world()
     world.broken[V2] = "cannot load"
     world.point_to(V2)
-    while "candidate" not in world.status:
-        world.reconcile()
-        world.step()
+    world.run_until(lambda w: w.candidate())
+    world.be_away(2)
     world.fuse = 2
     with pytest.raises(Crash):
         world.reconcile()

@@ -25,7 +25,13 @@ from penstock.core.plan import HandOver, Join, Leave, Plan, Write, plan
 from penstock.core.router import default_router
 from penstock.core.settings import Settings
 
+from .kubelet import is_ready, tend
+
 V1, V2, V3 = (f"oci://models.example/digits:v{number}" for number in (1, 2, 3))
+GOING = 3
+"""Seconds that a serving pod takes to end."""
+AWAY = 16
+"""Seconds until another operator leads where one was killed: the lease has to end first."""
 DIRECT = {"provider": "Service"}
 """spec.traffic without a router: what rollouts without evidence are tested with."""
 BOUNDS = (5, 10, 20, 50, 100)
@@ -174,6 +180,8 @@ class World:
     served: frozenset[str] = frozenset()
     """Kinds of the Gateway API."""
     unpublished: dict[ObjectKey, tuple[Reason, str]] = field(default_factory=dict)
+    skew: int = 0
+    """Seconds by which the node's clock is ahead of everybody else's."""
 
     def observe(self) -> Observed:
         return Observed(
@@ -283,7 +291,15 @@ class World:
         self.objects.pop(key, None)
         for name, pod in list(self.pods.items()):
             if pod["owner"] == key:
-                del self.pods[name]
+                self._end(name)
+
+    def _end(self, name: str) -> None:
+        """A pod that is asked to go is there for as long as its server takes to end; that of a Job has ended."""
+        pod = self.pods[name]
+        if pod["owner"].kind == "Job":
+            del self.pods[name]
+        elif "deletionTimestamp" not in pod["metadata"]:
+            self.pods[name] = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": self._time()}}
 
     def _time(self) -> str:
         return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -293,6 +309,7 @@ class World:
         """Jobs report, Deployments become ready or fail, a second passes."""
         self.now += timedelta(seconds=1)
         self._route()
+        self._bury()
         for key, item in list(self.objects.items()):
             if key.kind == "Job" and "status" not in item:
                 self._run_job(key, item)
@@ -380,28 +397,50 @@ class World:
         if record is None:
             return
         uri, replicas = record["data"]["model"]["uri"], item["spec"]["replicas"]
-        message = self.broken.get(uri)
-        lost = key.name in self.lost_artifacts
-        ready = 0 if message or lost or uri in self.slow else replicas
+        name = self._tend(key, uri, replicas)
+        ready = replicas if name and is_ready(self.pods[name]) else 0
         item["status"] = {
             "observedGeneration": item["metadata"]["generation"],
             "replicas": replicas,
             "updatedReplicas": replicas,
             "readyReplicas": ready,
         }
-        state: dict[str, Any] = {"running": {}}
-        if message:
-            state = {"terminated": {"exitCode": 1, "reason": "Error", "message": message, "finishedAt": self._time()}}
-        self.pods[f"{key.name}-pod"] = {
-            "owner": key,
-            "metadata": {"labels": {REVISION_LABEL: key.name}},
-            "status": {"containerStatuses": [{"name": "server", "state": state, "restartCount": 0}]},
-        }
-        if lost:
+
+    def _tend(self, key: ObjectKey, uri: str, replicas: int) -> str | None:
+        """One pod stands for all of a Deployment; a new one runs for a second before it can end."""
+        staying = (n for n, p in self.pods.items() if p["owner"] == key and "deletionTimestamp" not in p["metadata"])
+        name = next(staying, None)
+        if not replicas:
+            if name:
+                self._end(name)
+            return None
+        if name is None:
+            self.counter += 1
+            name = f"{key.name}-{self.counter}"
+            metadata = {"name": name, "labels": {REVISION_LABEL: key.name}, "creationTimestamp": self._time()}
+            self.pods[name] = {"owner": key, "metadata": metadata, "status": {}}
+        if key.name in self.lost_artifacts:
             missing = json.dumps({"reason": "ArtifactMissing", "message": "no blob"})
             ended = {"exitCode": 1, "message": missing, "finishedAt": self.lost_artifacts[key.name]}
             fetch = {"name": "fetch", "state": {"terminated": ended}, "restartCount": 0}
-            self.pods[f"{key.name}-pod"]["status"] = {"initContainerStatuses": [fetch]}
+            self.pods[name] = {**self.pods[name], "status": {"initContainerStatuses": [fetch]}}
+        else:
+            clock = self.now + timedelta(seconds=self.skew)
+            self.pods[name] = tend(self.pods[name], clock, self.broken.get(uri), loads=uri not in self.slow)
+        return name
+
+    def _bury(self) -> None:
+        """Pods that have had their time to end are gone."""
+        for name, pod in list(self.pods.items()):
+            asked = pod["metadata"].get("deletionTimestamp")
+            if asked and self.now >= datetime.fromisoformat(asked) + timedelta(seconds=GOING):
+                del self.pods[name]
+
+    def be_away(self, seconds: int = AWAY) -> None:
+        """Nobody leads for so long; whoever does then knows nothing but what is stored."""
+        self.watching = ""
+        for _ in range(seconds):
+            self.step()
 
     def settle(self, passes: int = 400) -> None:
         """Passes and steps until a pass writes nothing, watches nothing, and nothing moves."""
@@ -502,8 +541,7 @@ def killed_at_writes(start: W, passes: int, writes: Container[int] | None = None
         made = range(eve.writes, undisturbed.writes)
         chosen = [write for write in made if writes is None or write in writes]
         for write, world in zip(chosen, killed(eve, (write - eve.writes for write in chosen)), strict=True):
-            world.watching = ""
-            world.step()
+            world.be_away()
             for _ in range(left):
                 world.reconcile()
                 world.step()

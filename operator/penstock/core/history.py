@@ -31,10 +31,13 @@ def remember(
 ) -> tuple[HistoryEntry, ...]:
     """History with one more ended rollout, the newest first.
 
-    What serves, and what it took over from, is not forgotten for what has failed since.
+    What serves, and what it took over from, is not forgotten for what has failed since. Nothing ends before it has
+    begun, though another machine's clock may have dated that.
     """
+    ended = timestamp(now)
+    begun = min(since, ended) if since else None
     entry = HistoryEntry(
-        revision=revision, outcome=outcome, reason=reason.value, by=by, start_time=since, end_time=timestamp(now)
+        revision=revision, outcome=outcome, reason=reason.value, by=by, start_time=begun, end_time=ended
     )
     entries = (entry, *history)
     needed = [place for place, known in enumerate(entries) if known.outcome == "Promoted"][:2]

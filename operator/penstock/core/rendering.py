@@ -171,14 +171,15 @@ def _peak(observed: Observed, serving: str) -> int:
 
 
 def _leaving(observed: Observed, standing: Standing, now: datetime) -> tuple[datetime | None, bool]:
-    """Since when nobody new comes to a router that is left, and whether its last request may have ended by now."""
+    """Since when nobody new comes to a router that is left, and whether its last request may have ended by now.
+
+    What status tells counts while the Service does lead past the router: it may be of an earlier time.
+    """
     traffic, told = standing.traffic, observed.deployment.status.leaving_since
-    if not traffic.is_leaving:
+    if not traffic.is_leaving or traffic.through:
         return None, False
-    if told:
-        since = datetime.fromisoformat(told)
-        return since, now >= since + leaving_time(observed.deployment)
-    return (now if traffic.selected or not traffic.through else None), False
+    since = datetime.fromisoformat(told) if told else now
+    return since, told is not None and now >= since + leaving_time(observed.deployment)
 
 
 def _split(observed: Observed, standing: Standing, now: datetime) -> TrafficSplitSpec | None:

@@ -6,7 +6,7 @@ long as its record survives.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from penstock.api.reasons import Reason
@@ -16,11 +16,15 @@ from penstock.api.status import CandidateStatus, FailedRevision, HistoryEntry
 from .conditions import timestamp
 from .history import remember
 from .observed import Observed
+from .pods import ends
 from .revision import RevisionRecord
 from .routing import Traffic
 from .target import Target
 
 __all__ = ["Roles", "cast_roles", "full_size", "ready_pods"]
+
+_CLOCKS_DIFFER = timedelta(seconds=15)
+"""At most, between machines whose clocks are looked after."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,18 @@ def cast_roles(observed: Observed, target: Target, traffic: Traffic, now: dateti
         if told.revision != serving and not (failed and failed.revision == told.revision):
             history = remember(history, told.revision, "Superseded", Reason.SUPERSEDED, told.since, now)
         told = None
-    begun = told.since if told and told.since else timestamp(now)
+    begun = told.since if told and told.since else _beginning(observed, candidate, now)
     return Roles(stable, since, serving, history, candidate, begun, told, failed, token)
+
+
+def _beginning(observed: Observed, candidate: RevisionRecord | None, now: datetime) -> str:
+    """Now, or the last end that pods of an earlier attempt show already: a node's clock may be ahead of this one.
+
+    A clock that is further ahead is not followed: what other nodes date would count for nothing until then.
+    """
+    pods = observed.pods_of(candidate.name) if candidate else ()
+    known = [end.finished for pod in pods for end in ends(pod) if end.finished <= timestamp(now + _CLOCKS_DIFFER)]
+    return max([timestamp(now), *known])
 
 
 def _stable(

@@ -132,8 +132,7 @@ def stand(observed: Observed, target: Target, now: datetime) -> Standing:
 
 def _try(scene: _Scene, candidate: RevisionRecord) -> Standing:
     """One move of the candidate's rollout, unless it cannot run at all."""
-    tried_before = any(entry.revision == candidate.name for entry in scene.roles.history)
-    failure = scene.failure_of(candidate.name, scene.roles.candidate_since if tried_before else None)
+    failure = scene.failure_of(candidate.name, _begun(scene, candidate.name))
     decision = decide(_situation(scene, candidate.name))
     judged = decision.position.stage in TRAFFIC and scene.roles.serving is not None
     serves = judged and decision.position.stage != "Replacing"
@@ -145,6 +144,17 @@ def _try(scene: _Scene, candidate: RevisionRecord) -> Standing:
     if outcome.kind == "Promoted":
         return _promote(scene, candidate, outcome, decision)
     return _fail(scene, candidate, Failure(outcome.reason, outcome.message), outcome.kind, decision)
+
+
+def _begun(scene: _Scene, candidate: str) -> str | None:
+    """When this attempt began, if its Deployment is still the one of an earlier attempt; else all it shows counts.
+
+    Status may name a candidate long after its pods were made: whoever was to write it may have been killed.
+    """
+    live = scene.observed.get("Deployment", candidate)
+    made = live["metadata"].get("creationTimestamp", "") if live else ""
+    earlier = any(entry.revision == candidate and entry.end_time >= made for entry in scene.roles.history)
+    return scene.roles.candidate_since if earlier else None
 
 
 def _situation(scene: _Scene, candidate: str) -> Situation:

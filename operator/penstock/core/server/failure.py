@@ -43,7 +43,7 @@ def serving_failure(
 ) -> Failure | None:
     """The first thing in the way of a revision's pods: what is final, then what can be mended, then what may pass.
 
-    What ended before `since` ends nothing that began then: it was of an earlier attempt of the same revision.
+    What ended up to `since` ends nothing that began then: it was of an earlier attempt of the same revision.
     """
     found = [_of_attempt(failure, since) for pod in pods if (failure := _pod_failure(pod))]
     refused = _refusal(deployment)
@@ -53,7 +53,7 @@ def serving_failure(
 
 
 def _of_attempt(failure: Failure, since: str | None) -> Failure:
-    early = since is not None and "" < failure.time < since
+    early = since is not None and "" < failure.time <= since
     return replace(failure, final=False) if early else failure
 
 
