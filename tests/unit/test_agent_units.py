@@ -137,7 +137,7 @@ def test_each_agent_has_a_key_of_its_own(tmp_path):
     assert bits[0] != bits[1]
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from([f"user-{n}" for n in range(30)]), max_size=80))
 def test_distinct_clients(tmp_path_factory, names):
     log = Log(tmp_path_factory.mktemp("log"))

@@ -100,7 +100,7 @@ def server(reply: Callable[[int], bytes]) -> Iterator[int]:
 
 
 @given(st.sampled_from(["FP32", "INT64", "BOOL", "FP16", "UINT8"]), st.integers(0, 3), st.integers(1, 3))
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_tensors_travel_unchanged(kind: str, rows: int, columns: int) -> None:
     types = {"FP32": "f4", "INT64": "i8", "BOOL": "?", "FP16": "f2", "UINT8": "u1"}
     array = (np.arange(rows * columns).reshape(rows, columns) % 2).astype(types[kind])

@@ -4,8 +4,7 @@ metadata.name of a ModelDeployment is a DNS-1035 label of at most 40 characters,
 limit without being cut: two deployments can never meet in one name.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.api.resource import API_VERSION, KIND, Metadata
 
@@ -45,9 +44,11 @@ PUSH_SECRET = "penstock-registry-push"  # noqa: S105 - the name of a Secret
 PULL_SECRET = "penstock-registry-pull"  # noqa: S105 - the name of a Secret
 
 
-@dataclass(frozen=True, order=True)
-class ObjectKey:
-    """One object of a namespace; the kind alone is enough, Penstock uses no two groups with the same kind."""
+class ObjectKey(NamedTuple):
+    """One object of a namespace; the kind alone is enough, Penstock uses no two groups with the same kind.
+
+    A tuple, as each pass makes, hashes and compares a hundred of them.
+    """
 
     kind: str
     namespace: str

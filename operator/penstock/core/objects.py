@@ -8,6 +8,9 @@ from .revision import canonical_hash
 
 __all__ = ["differs", "seal"]
 
+_MAPPINGS = (dict, Mapping)
+"""Nearly all are of the first, and that is quickly said."""
+
 
 def seal(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest with the hash of itself as annotation.
@@ -29,8 +32,8 @@ def _contains(live: Any, desired: Any) -> bool:
         return True
     if live is None and desired in (None, "", [], (), {}):
         return True  # the API server leaves out what says nothing
-    if isinstance(desired, Mapping):
-        return isinstance(live, Mapping) and all(_contains(live.get(key), value) for key, value in desired.items())
+    if isinstance(desired, _MAPPINGS):
+        return isinstance(live, _MAPPINGS) and all(_contains(live.get(key), value) for key, value in desired.items())
     if isinstance(desired, (list, tuple)):
         return (
             isinstance(live, (list, tuple))

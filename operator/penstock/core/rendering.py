@@ -215,7 +215,7 @@ def _names(observed: Observed, name: str | None) -> bool:
 
 
 def _split_change(observed: Observed, standing: Standing, wanted: TrafficSplitSpec | None) -> SplitChange | None:
-    manifest = changed_split(observed, wanted) if wanted else None
+    manifest = changed_split(observed, standing.traffic, wanted) if wanted else None
     if wanted is None or manifest is None:
         return None
     before, route = standing.traffic.split, standing.route

@@ -51,6 +51,7 @@ _LEAVING = timedelta(seconds=60)
 _MOST_REVISIONS = 8
 _RENEWALS = 4
 """Within one supervision timeout."""
+_USUAL = TrafficSpec()
 _DEFAULT_LIMITS = {"max_request_bytes": 64 * 2**20, "max_concurrent": 1024}
 
 
@@ -104,7 +105,7 @@ class Traffic:
 
 def request_timeout(deployment: ModelDeployment) -> float:
     """Seconds; the longest a request may take."""
-    return duration_seconds((deployment.spec.traffic or TrafficSpec()).timeout)
+    return duration_seconds((deployment.spec.traffic or _USUAL).timeout)
 
 
 def drain_time(deployment: ModelDeployment) -> timedelta:
@@ -120,7 +121,7 @@ def leaving_time(deployment: ModelDeployment) -> timedelta:
 def look_at_traffic(observed: Observed) -> Traffic:
     """What stands in the cluster."""
     deployment = observed.deployment
-    asked = deployment.spec.traffic or TrafficSpec()
+    asked = deployment.spec.traffic or _USUAL
     wanted = None
     if asked.provider != "Service":
         wanted = asked.router.name if asked.router else DEFAULT_ROUTER
@@ -151,7 +152,7 @@ def _read_split(observed: Observed) -> TrafficSplitSpec | None:
 
 
 def _empty_split(observed: Observed, generation: int) -> TrafficSplitSpec:
-    metadata, asked = observed.deployment.metadata, observed.deployment.spec.traffic or TrafficSpec()
+    metadata, asked = observed.deployment.metadata, observed.deployment.spec.traffic or _USUAL
     return TrafficSplitSpec(
         router=asked.router.name if asked.router else DEFAULT_ROUTER,
         deployment=metadata.name,
@@ -209,7 +210,7 @@ def make_split(
     At a router that is left, the listener stays where clients' connections are.
     """
     deployment = observed.deployment
-    asked = deployment.spec.traffic or TrafficSpec()
+    asked = deployment.spec.traffic or _USUAL
     limits, left = asked.limits or LimitsSpec(), traffic.split if traffic.is_leaving else None
     size = quantity_value(limits.max_request_bytes) if limits.max_request_bytes else None
     names = [*route.weights, *(name for name in draining if name in traffic.listed and name not in route.weights)]
@@ -267,15 +268,12 @@ def renewal_due(split: TrafficSplitSpec) -> datetime | None:
     return renewed + timedelta(seconds=split.supervision.timeout_seconds / _RENEWALS)
 
 
-def changed_split(observed: Observed, spec: TrafficSplitSpec) -> dict[str, Any] | None:
+def changed_split(observed: Observed, traffic: Traffic, spec: TrafficSplitSpec) -> dict[str, Any] | None:
     """The sealed manifest, if it is not what stands there."""
     live = observed.get(SPLIT_KIND, observed.deployment.metadata.name)
-    manifest = seal(traffic_split(observed.deployment.metadata, spec))
-    if live is None:
-        return manifest
-    same = _read_split(observed) == spec and live["metadata"].get("labels") == manifest["metadata"]["labels"]
-    ours = live["metadata"].get("annotations", {}).get(RENDERED_ANNOTATION)
-    return None if same and ours == manifest["metadata"]["annotations"][RENDERED_ANNOTATION] else manifest
+    manifest = traffic_split(observed.deployment.metadata, spec)
+    same = live is not None and live["metadata"].get("labels") == manifest["metadata"]["labels"]
+    return None if same and traffic.split == spec and not traffic.edited else seal(manifest)
 
 
 def whole_route(serving: str | None) -> Route:

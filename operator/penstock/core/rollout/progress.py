@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 
 from penstock.api.rollout import AnalysisSpec
@@ -26,6 +27,8 @@ __all__ = ["Progress", "begin_progress", "gather", "judge_progress", "recall"]
 Verdict = Literal["Pass", "Fail", "Undecided", "Inconclusive", "NoEvidence"]
 _ON_THEIR_WAY = 2
 """Seconds that have ended at the routers and are not known here yet: one until each is asked, one until it is read."""
+_AT_HAND = 512
+"""Verdicts, and what they rest on: a pass asks three times, the next one reads once more, and they never change."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,7 @@ def begin_progress(
         rules=json.dumps(asdict(rules), separators=(",", ":")),
         sums=evidence.to_text(),
     )
-    told = Progress(analysis=analysis, judged_since=now.strftime("%Y-%m-%dT%H:%M:%SZ"))
-    return _judged(told, evidence, rules)
+    return _judged(Progress(analysis=analysis, judged_since=now.strftime("%Y-%m-%dT%H:%M:%SZ")))
 
 
 def gather(progress: Progress, rows: Iterable[Row], asked: Route, candidate: str, *, alone: bool = False) -> Progress:
@@ -91,7 +93,7 @@ def gather(progress: Progress, rows: Iterable[Row], asked: Route, candidate: str
     fresh = [row for row in rows if row.second > progress.as_of]
     if not fresh:
         return progress
-    rules, evidence = _read(progress.analysis)
+    rules, evidence = _read(progress.analysis.rules, progress.analysis.sums)
     counted = [row for row in fresh if _taken(row) == asked.taken and row.shadow == asked.shadow]
     bound = progress.analysis.slow_above_milliseconds
     if bound is None:
@@ -114,26 +116,33 @@ def gather(progress: Progress, rows: Iterable[Row], asked: Route, candidate: str
         step_requests=progress.step_requests + requests,
         analysis=analysis,
     )
-    return _judged(told, evidence, rules, alone=alone)
+    return _judged(told, alone=alone)
 
 
 def judge_progress(progress: Progress, *, alone: bool = False) -> Judgement | None:
     """The verdict on what has been gathered; `alone`: without a stable revision beside the candidate."""
     if progress.analysis is None:
         return None
-    rules, evidence = _read(progress.analysis)
+    return _judge(progress.analysis.rules, progress.analysis.sums, alone=alone)
+
+
+@lru_cache(maxsize=_AT_HAND)
+def _judge(rules_text: str, sums: str, *, alone: bool) -> Judgement:
+    rules, evidence = _read(rules_text, sums)
     return judge_alone(evidence, rules) if alone else judge(evidence, rules)
 
 
-def _read(analysis: AnalysisStatus) -> tuple[Rules, Evidence]:
+@lru_cache(maxsize=_AT_HAND)
+def _read(rules_text: str, sums: str) -> tuple[Rules, Evidence]:
     """Rules and sums; those that another release wrote in its own form begin again, as if nothing had been seen."""
-    rules = _read_rules(analysis.rules)
+    rules = _read_rules(rules_text)
     try:
-        return rules, Evidence.from_text(analysis.sums)
+        return rules, Evidence.from_text(sums)
     except ValueError:
         return rules, begin(rules)
 
 
+@lru_cache(maxsize=_AT_HAND)
 def _read_rules(text: str) -> Rules:
     """What was pinned; what another release says in words of its own is as the API has it by default."""
     told, usual = {}, asdict(Rules())
@@ -143,8 +152,9 @@ def _read_rules(text: str) -> Rules:
     return Rules(**{name: known[name] if type(known.get(name)) is type(usual[name]) else usual[name] for name in usual})
 
 
-def _judged(progress: Progress, evidence: Evidence, rules: Rules, *, alone: bool = False) -> Progress:
-    found = judge_alone(evidence, rules) if alone else judge(evidence, rules)
+def _judged(progress: Progress, *, alone: bool = False) -> Progress:
+    found = judge_progress(progress, alone=alone)
+    assert found is not None
     assert progress.analysis is not None
     analysis = progress.analysis.model_copy(update={"metrics": found.metrics or None})
     return replace(progress, analysis=analysis, verdict=found.verdict)

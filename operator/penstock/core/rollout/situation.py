@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 
 from penstock.api.reasons import Reason
@@ -56,7 +57,7 @@ class Situation:
     fleet: FleetView | None = None
     stickiness: StickinessSpec | None = None
 
-    @property
+    @cached_property
     def analysis(self) -> AnalysisSpec:
         """What spec says now about handling evidence; what is compared was pinned at the start."""
         return self.rollout.analysis or AnalysisSpec()
