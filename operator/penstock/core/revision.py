@@ -6,9 +6,7 @@ and what inspection found, never of defaults, so that neither a new release nor 
 
 import hashlib
 import json
-import marshal
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from penstock.api.base import wire
@@ -25,28 +23,11 @@ from .names import object_metadata, revision_name
 __all__ = ["RevisionRecord", "canonical_hash", "name_revision", "preparation_key", "record_manifest", "revision_hash"]
 
 RECORD_VERSION = 1
-_WITHOUT_REFERENCES = 2
-"""The version of marshal's format in which equal values of the same order give equal bytes."""
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, check_circular=False)
 
 
 def canonical_hash(value: Any) -> str:
-    """Hex SHA-256 of the value's canonical JSON: sorted keys, no spaces.
-
-    Each pass renders what it rendered before and asks for the same hashes: a third of what a pass at rest takes.
-    """
-    try:
-        return _known_hash(marshal.dumps(value, _WITHOUT_REFERENCES))
-    except ValueError:  # a subclass of str or int
-        return _hash(value)
-
-
-@lru_cache(maxsize=2048)
-def _known_hash(dumped: bytes) -> str:
-    return _hash(marshal.loads(dumped))  # noqa: S302 - of our own a moment ago
-
-
-def _hash(value: Any) -> str:
+    """Hex SHA-256 of the value's canonical JSON: sorted keys, no spaces."""
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
 
 
