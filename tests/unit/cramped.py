@@ -69,7 +69,7 @@ class Cramped(World):
         raise AssertionError(f"still writing after {passes} passes: {self.status} {self.log[-10:]}")
 
     def _answer(self, revision: str, weight: int) -> RevisionCounts:
-        assert not weight or self.ready(revision) or self.idle(), f"{revision} has {weight} and no ready pod"
+        assert not weight or self.ready(revision), f"{revision} has {weight} and no ready pod"
         return super()._answer(revision, weight)
 
     def _run_deployment(self, key: ObjectKey, item: dict[str, Any]) -> None:

@@ -454,24 +454,3 @@ def test_never_more_pods_than_room_and_no_weight_without_a_pod(replicas, actions
 def check(world: Cramped) -> None:
     for item in world.split()["revisions"]:
         assert not item["weight"] or world.ready(item["name"]), item
-
-
-@pytest.mark.parametrize("since", ["before it came", "in the middle"])
-def test_scaled_to_nothing_an_exchange_begins_with_all_pods_of_stable(since):
-    """The rollout is pinned to the pods that there are then."""
-    world = cramped(replicas=3)
-    old = world.status["stable"]["revision"]
-    if since == "in the middle":
-        world.point_to(V2)
-        world.run_until(lambda w: (w.candidate().get("stage"), w.candidate().get("step")) == ("Stepping", 1))
-    world.edit(replicas=0)
-    world.run(10)
-    world.point_to(V2)
-    world.settle()
-    assert {item["spec"]["replicas"] for key, item in world.objects.items() if key.kind == "Deployment"} == {0}
-    assert (world.status["stable"]["revision"], world.condition("Ready")["reason"]) == (old, "NoEvidence")
-    world.edit(replicas=3)
-    world.run_until(lambda w: w.candidate().get("stage") == "Stepping")
-    assert (world.candidate()["replaced"], world.candidate()["step"], world.ready(old)) == (3, 1, 2)
-    world.settle()
-    assert (world.status["stable"]["uri"], world.status["history"][0]["reason"]) == (V2, "RevisionPromoted")

@@ -187,7 +187,7 @@ class Reason(StrEnum):
     SUPERSEDED = "Superseded"
     """The spec asked for another revision while this one was on its way."""
     SKIPPED = "Skipped"
-    """With no replicas, and no proof asked for, the revision was exchanged without analysis."""
+    """With no replicas there is nothing to compare: the revision was exchanged without analysis."""
     RETURNED = "Returned"
     """The previous revision was still warm and took the traffic back at once, without analysis."""
     # revisions

@@ -244,7 +244,7 @@ def _proceed(scene: _Scene, candidate: RevisionRecord, decision: Decision, failu
     if not scene.cramped:
         running = scene.observed.asked_replicas(candidate.name)
         return replace(found, candidate_replicas=min(scene.size, max(decision.pods, running)))
-    kept = scene.size if decision.kept is None else min(scene.size, decision.kept)
+    kept = scene.size if decision.kept is None else decision.kept
     wishes = Wish(scene.roles.serving, kept), Wish(candidate.name, min(scene.size, decision.pods))
     first, second = allot(scene.observed, scene.size, *wishes)
     return replace(found, stable_replicas=first, candidate_replicas=second)

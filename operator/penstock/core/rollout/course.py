@@ -101,12 +101,8 @@ def chart(rollout: RolloutSpec, *, routed: bool, size: int = 0) -> Course:
 
 
 def find_course(told: CandidateStatus | None, rollout: RolloutSpec, *, routed: bool, size: int = 0) -> Course:
-    """The pinned course, or a new one; without a router there are no weights to pin, so with the next one it is new.
-
-    Nor is anything pinned where there was no pod that could change hands.
-    """
-    unmade = told is not None and told.stage == "Starting" and not told.replicas and rollout.capacity == "Replace"
-    if told is None or told.strategy is None or not routed or unmade:
+    """The pinned course, or a new one; without a router there are no weights to pin, so with the next one it is new."""
+    if told is None or told.strategy is None or not routed:
         return chart(rollout, routed=routed, size=size)
     return Course(told.strategy, told.plan or (), told.shadow, told.replaced or 0)
 

@@ -14,7 +14,7 @@ from .look import Look, look_at
 from .position import COUNTED, JUDGED, TRAFFIC, Position
 from .progress import Progress, begin_progress
 from .situation import Decision, Outcome, Situation, Wait
-from .waits import BLIND, FOLLOWING, HELD, UNMANNED, wait_for_a_person, wait_for_pods, wait_to_enter, wait_to_leave
+from .waits import BLIND, FOLLOWING, HELD, wait_for_a_person, wait_for_pods, wait_to_enter, wait_to_leave
 
 __all__ = ["decide"]
 
@@ -28,9 +28,10 @@ def decide(situation: Situation) -> Decision:
     outcome = _ending(look)
     if outcome:
         return _decision(look, look.here, outcome=outcome)
-    retreat = _retreat(look)
-    if retreat:
-        return retreat
+    if (situation.lost or situation.displaced) and look.here.stage in TRAFFIC and situation.stable:
+        return _decision(look, _way_back(look), lost=situation.lost)
+    if look.exchanges and situation.gone and look.here.stage in ("Stepping", "Promoting"):
+        return _decision(look, Position("Replacing", look.here.step))
     if _is_behind(look) and not situation.informed(look.progress.as_of):
         return _decision(look, look.here, wait=BLIND, held=True)
     hindrance = wait_to_leave(look)
@@ -45,18 +46,6 @@ def decide(situation: Situation) -> Decision:
     return _decision(look, following)
 
 
-def _retreat(look: Look) -> Decision | None:
-    """Back from a place where the candidate cannot be judged any more."""
-    s, here = look.situation, look.here
-    if _is_unmanned(look):
-        return _decision(look, _out_of_traffic(look), wait=HELD if look.commands.paused else UNMANNED)
-    if (s.lost or s.displaced) and here.stage in TRAFFIC and s.stable:
-        return _decision(look, _way_back(look), lost=s.lost)
-    if look.exchanges and s.gone and here.stage in ("Stepping", "Promoting"):
-        return _decision(look, Position("Replacing", here.step))
-    return None
-
-
 def _way_back(look: Look) -> Position:
     """Where a candidate is without requests; at a router that is left stable has all of them and needs all its pods."""
     if not look.exchanges:
@@ -64,33 +53,12 @@ def _way_back(look: Look) -> Position:
     return Position("Starting") if look.situation.displaced else Position("Replacing", look.here.step)
 
 
-def _is_unmanned(look: Look) -> bool:
-    """Whether there is nobody who could show anything: stopping to pay for pods is no approval of the candidate.
-
-    One that waits for a person anyway may go on to its gate.
-    """
-    s = look.situation
-    if s.size or not s.routed or s.stable is None:
-        return False
-    return look.here.stage in TRAFFIC or wait_for_a_person(look) is None
-
-
-def _out_of_traffic(look: Look) -> Position:
-    """With pods again stable has all requests, and the candidate begins where it was."""
-    if look.here.stage not in TRAFFIC:
-        return look.here
-    return Position("Starting") if look.exchanges else Position("Warming", look.here.step)
-
-
 def _last_move(look: Look) -> Decision:
     """The end of the way; behind a Service that is the moment in which the candidate gets its requests."""
     if look.commands.paused and look.situation.stable and not look.situation.routed:
         return _decision(look, look.here, wait=HELD)
-    return _decision(look, look.here, outcome=Outcome("Promoted", Reason.REVISION_PROMOTED, by=_approver(look)))
-
-
-def _approver(look: Look) -> str | None:
-    return "spec.rollout.promote" if look.commands.promote or look.commands.end_step else None
+    by = "spec.rollout.promote" if look.commands.promote or look.commands.end_step else None
+    return _decision(look, look.here, outcome=Outcome("Promoted", Reason.REVISION_PROMOTED, by=by))
 
 
 def _ending(look: Look) -> Outcome | None:
@@ -98,8 +66,8 @@ def _ending(look: Look) -> Outcome | None:
     s = look.situation
     if look.commands.abort:
         return Outcome("Aborted", Reason.ABORTED, f"spec.rollout.abort names {s.candidate}")
-    if s.size == 0 and s.exists and (s.stable or not s.routed) and _may_skip(look):
-        return Outcome("Promoted", Reason.SKIPPED if s.stable else Reason.REVISION_PROMOTED, by=_approver(look))
+    if s.size == 0 and s.exists and (s.stable or not s.routed) and not _waits_for_a_person(look):
+        return Outcome("Promoted", Reason.SKIPPED if s.stable else Reason.REVISION_PROMOTED)
     replacing = look.here.stage == "Replacing" and s.size > 0
     if replacing and s.ready < look.pods(look.here) and s.past(look.start_deadline):
         sentence = f"{s.ready} of {look.pods(look.here)} replicas ready after {s.analysis.deadline}; stable gets its"
@@ -124,15 +92,9 @@ def _accusation(look: Look) -> Outcome | None:
     return None
 
 
-def _may_skip(look: Look) -> bool:
-    """Whether it may go live with nobody there to judge it by: no proof is asked for, or a person gives the word."""
-    s, commands = look.situation, look.commands
-    if commands.paused or (look.here.stage not in TRAFFIC and wait_for_a_person(look) is not None):
-        return False
-    if commands.promote and not (s.gated and look.progress.judged_since):
-        return True
-    untouched = s.analysis.on_no_traffic == "Promote" and not look.progress.requests
-    return not (s.routed and s.enforced and s.course.strategy != "Immediate") or untouched
+def _waits_for_a_person(look: Look) -> bool:
+    """Whether somebody has the last word on it, which a size of 0 does not overrule."""
+    return look.commands.paused or (look.here.stage not in TRAFFIC and wait_for_a_person(look) is not None)
 
 
 def _is_behind(look: Look) -> bool:
@@ -240,8 +202,6 @@ def _arrive(look: Look, place: Position) -> Progress:
 def _attention(look: Look, place: Position, wait: Wait | None) -> Literal["", "slow", "fast"]:
     """How closely the routers have to be watched."""
     s = look.situation
-    if place == look.here and _is_unmanned(look):
-        return ""
     started = place.stage != "Starting" or look.exchanges
     if not (s.routed and started) or (place.stage == "Previewing" and wait_for_a_person(look)):
         return ""

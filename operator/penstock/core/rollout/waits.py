@@ -7,21 +7,11 @@ from .position import TRAFFIC, Position
 from .progress import Progress
 from .situation import Wait
 
-__all__ = [
-    "BLIND",
-    "FOLLOWING",
-    "HELD",
-    "UNMANNED",
-    "wait_for_a_person",
-    "wait_for_pods",
-    "wait_to_enter",
-    "wait_to_leave",
-]
+__all__ = ["BLIND", "FOLLOWING", "HELD", "wait_for_a_person", "wait_for_pods", "wait_to_enter", "wait_to_leave"]
 
 FOLLOWING = "waiting for the routers to follow"
 BLIND = Wait("no counters from every router pod", Reason.NO_EVIDENCE)
 HELD = Wait("spec.rollout.paused holds it here", Reason.PAUSED)
-UNMANNED = Wait("scaled to 0: it is judged when there are pods again", Reason.NO_EVIDENCE)
 _ENOUGH_REQUESTS = 30
 """Requests that a candidate must have answered in a step before the next one begins."""
 
