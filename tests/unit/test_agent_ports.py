@@ -114,11 +114,11 @@ def test_envoy_comes_to_any_layout_of_ports_without_a_refusal(
     restarted: bool,
 ) -> None:
     """Also where it is slow to take a document, and behind an agent that knows nothing but the documents."""
-    envoy, listening = Envoy(dict(before)), {} if restarted else dict(before)
+    envoy, listening = Envoy(dict(before)), None if restarted else dict(before)
     parts = {name: listener(port) for name, port in before.items()}
     wanted = {name: listener(port) for name, port in after.items()}
     bystanders = {name for name, port in after.items() if before.get(name) == port}
-    for _ in range(2 * len(NAMES) + len(late)):
+    for _ in range(2 * len(NAMES) + len(late) + restarted):
         parts = next_step(wanted, parts, listening)
         if late and late.pop():
             continue

@@ -26,7 +26,7 @@ class PortSet:
         self._document = Document(settings.envoy / "lds" / "lds.json", settings.state / "lds.json", resources_document)
         self._rendered: dict[tuple[str, int], str] = {}
         self._wanted: Mapping[str, int] = {}
-        self._listening: Mapping[str, int] = {}
+        self._listening: Mapping[str, int] | None = None
         self.settled = False
 
     def restore(self) -> None:
@@ -36,7 +36,8 @@ class PortSet:
     @property
     def open(self) -> frozenset[str]:
         """Models whose port Envoy has opened, as of the last look."""
-        return frozenset(uid for uid, port in self._wanted.items() if self._listening.get(uid) == port)
+        listening = self._listening or {}
+        return frozenset(uid for uid, port in self._wanted.items() if listening.get(uid) == port)
 
     def write(self, routed: frozenset[str]) -> None:
         """Open the ports of the models that are `routed`; close those of models that are gone."""
@@ -67,12 +68,18 @@ class PortSet:
         return self._rendered.get((uid, port)) or compact(model_listener(self._settings, uid, port))
 
 
-def next_step(wanted: Mapping[str, str], parts: Mapping[str, str], listening: Mapping[str, int]) -> dict[str, str]:
+def next_step(
+    wanted: Mapping[str, str], parts: Mapping[str, str], listening: Mapping[str, int] | None
+) -> dict[str, str]:
     """The listeners, by uid, that can stand in the next document on the way from `parts` to `wanted`.
 
     Who waits for a port that is held by one that moves keeps its own for now. Where nobody could go first, because all
-    wait for each other, they give up theirs.
+    wait for each other, they give up theirs. While it is not known who is `listening`, what an earlier process wrote stays.
     """
+    if listening is None:
+        if parts:
+            return dict(parts)
+        listening = {}
     places = {(_port(text), uid) for uid, text in parts.items()} | {(port, uid) for uid, port in listening.items()}
     moving = {(port, uid) for port, uid in places if uid in wanted and _port(wanted[uid]) != port}
     waiting = {uid for uid, text in wanted.items() for port, other in moving if port == _port(text) and other != uid}
