@@ -6,11 +6,16 @@ measures on the cluster has it for itself.
 """
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+"""The same examples each time: what turns a run red is a change. HYPOTHESIS_PROFILE=default looks for new ones."""
 SHARING = ("tests/e2e", "tests/integration", "tests/gitops")
 """Folders whose tests share a session fixture: each is one worker's."""
 

@@ -110,7 +110,8 @@ def test_a_steady_machine_needs_only_part_of_the_budget() -> None:
 @settings(max_examples=40, deadline=None)
 @given(base=st.floats(1e-4, 0.2), factor=st.floats(0.2, 5), share=st.floats(0, 1), jitter=st.floats(0, 0.5))
 def test_the_true_ratio_is_within_a_tenth_of_the_bounds(base, factor, share, jitter) -> None:
-    found = Desk(neighbour=base, share=share, jitter=jitter).measure(base=base, other=base / factor)
+    found = Desk(neighbour=base, share=share, jitter=jitter).measure(60.0, base=base, other=base / factor)
+    assert min(timing.windows for timing in found.values()) >= 12
     ratio = compare(found["base"], found["other"])
     assert ratio.low <= ratio.value <= ratio.high
     assert ratio.low / 1.1 <= factor <= ratio.high * 1.1

@@ -74,7 +74,7 @@ def next_step(
     """The listeners, by uid, that can stand in the next document on the way from `parts` to `wanted`.
 
     Who waits for a port that is held by one that moves keeps its own for now. Where nobody could go first, because all
-    wait for each other, they give up theirs. While it is not known who is `listening`, what an earlier process wrote stays.
+    wait for each other, they give up theirs. What an earlier process wrote stays until it is known who is `listening`.
     """
     if listening is None:
         if parts:

@@ -52,8 +52,9 @@ class Budget:
 class Timing:
     """How long one run takes: lower quartile with its 95 % bounds, in seconds, of `windows` windows.
 
-    `runs` are single runs in them; `discarded` is the share of windows that were disturbed; `clock` is `wall`, or `cpu`
-    where too few were undisturbed.
+    Of fewer than 12 windows the bounds are the least and about the most that was seen, which is less sure. `runs` are
+    single runs in them; `discarded` is the share of windows that were disturbed; `clock` is `wall`, or `cpu` where too
+    few were undisturbed.
     """
 
     seconds: float
