@@ -17,6 +17,7 @@ from hack.cluster.settings import cache_dir
 from kubernetes import client
 from pydantic import BaseModel, ValidationError
 
+from penstock import __version__
 from penstock.api.kinds import CRD_NAMES
 from penstock.api.router import Router
 from penstock.controller.credentials import AUDIENCE, ISSUER, KEYS_SECRET
@@ -241,12 +242,12 @@ def test_every_image_comes_from_the_one_registry(helm: Path) -> None:
     assert images == {
         "mirror.example:5000/team/penstock/operator:abc",
         "mirror.example:5000/team/library/registry@sha256:" + "1" * 64,
-        "mirror.example:5000/team/penstock-jobs:0.1.0",
-        "mirror.example:5000/team/penstock-triton:0.1.0",
-        "mirror.example:5000/team/penstock-router:0.1.0",
-        "mirror.example:5000/team/penstock-convert:0.1.0",
-        "mirror.example:5000/team/penstock-tensorflow:0.1.0",
-        "mirror.example:5000/team/penstock-triton-torch:0.1.0",
+        f"mirror.example:5000/team/penstock-jobs:{__version__}",
+        f"mirror.example:5000/team/penstock-triton:{__version__}",
+        f"mirror.example:5000/team/penstock-router:{__version__}",
+        f"mirror.example:5000/team/penstock-convert:{__version__}",
+        f"mirror.example:5000/team/penstock-tensorflow:{__version__}",
+        f"mirror.example:5000/team/penstock-triton-torch:{__version__}",
         "mirror.example:5000/team/triton:25",
     }
 
@@ -254,8 +255,8 @@ def test_every_image_comes_from_the_one_registry(helm: Path) -> None:
 def test_images_are_called_as_make_images_pushes_them(helm: Path) -> None:
     rendered = render({"global": {"imageRegistry": "reg.example"}})
     assert {container["image"] for container in containers(rendered)} == {
-        "reg.example/penstock-operator:0.1.0",
-        "reg.example/penstock-registry:0.1.0",
+        f"reg.example/penstock-operator:{__version__}",
+        f"reg.example/penstock-registry:{__version__}",
     }
 
 
@@ -273,12 +274,12 @@ def test_the_operator_reads_what_the_chart_writes(helm: Path) -> None:
     assert settings.decisions.registry == f"registry.{NAMESPACE}:5000"
     assert settings.decisions.plain_http == (f"registry.{NAMESPACE}:5000", "other.example:80")
     assert settings.decisions.image_pull_secrets == ("pull-a", "pull-b")
-    assert settings.decisions.jobs_image == "mirror.example:5000/team/penstock-jobs:0.1.0"
-    assert settings.decisions.router_image == "mirror.example:5000/team/penstock-router:0.1.0"
-    assert settings.decisions.convert_image == "mirror.example:5000/team/penstock-convert:0.1.0"
-    assert settings.decisions.tensorflow_image == "mirror.example:5000/team/penstock-tensorflow:0.1.0"
+    assert settings.decisions.jobs_image == f"mirror.example:5000/team/penstock-jobs:{__version__}"
+    assert settings.decisions.router_image == f"mirror.example:5000/team/penstock-router:{__version__}"
+    assert settings.decisions.convert_image == f"mirror.example:5000/team/penstock-convert:{__version__}"
+    assert settings.decisions.tensorflow_image == f"mirror.example:5000/team/penstock-tensorflow:{__version__}"
     assert settings.decisions.server_images == {
-        "pytorch": "mirror.example:5000/team/penstock-triton-torch:0.1.0",
+        "pytorch": f"mirror.example:5000/team/penstock-triton-torch:{__version__}",
         "tensorrt": "mirror.example:5000/team/triton:25",
     }
 
