@@ -27,7 +27,7 @@ def test_a_tag_that_moved_is_a_new_revision(cluster, namespace, deploy, store):
         assert time.monotonic() < deadline, "nobody has asked the source"
         time.sleep(1)
     now = moving.get()["status"]
-    assert [now[part] for part in ("preparation", "stable")] == [before[part] for part in ("preparation", "stable")]
+    assert (now["preparation"], now["stable"]["revision"]) == (before["preparation"], before["stable"]["revision"])
 
     store.push(SECOND, "moving")
     after = moving.wait(lambda md: md["status"]["stable"]["revision"] != before["stable"]["revision"], 240)["status"]

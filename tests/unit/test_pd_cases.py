@@ -3,7 +3,7 @@
 import copy
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -654,6 +654,26 @@ def test_pd_25_the_first_revision_is_not_live_before_the_routers_reach_it():
     world.cold.clear()
     world.run_until(lambda w: w.status["phase"] == "Available", 5)
     assert stable(world) == first
+
+
+class Hindsight(World):
+    """Its routers have not noticed yet that pods are not ready any more."""
+
+    def _view(self, pod):
+        return replace(super()._view(pod), warm=dict.fromkeys(self.names("Deployment"), 1))
+
+
+def test_pd_25_a_revision_that_goes_live_without_a_ready_pod_is_not_called_ready():
+    """PD-25: the only pod fails its probe in the second of the promotion."""
+    world = Hindsight(manifest(V1, rollout=CANARY))
+    world.run_until(lambda w: w.candidate().get("stage") == "Promoting")
+    world.slow.add(V1)
+    world.run_until(lambda w: w.status.get("stable"))
+    assert world.status["stable"]["readyReplicas"] == 0
+    assert world.condition("Ready")["reason"] == "NotServing"
+    world.slow.clear()
+    world.settle()
+    assert world.condition("Ready")["status"] == "True"
 
 
 def test_pd_26_shadow_then_steps_each_with_its_own_route():

@@ -101,7 +101,6 @@ def _objects(observed: Observed, record: RevisionRecord) -> list[dict[str, Any]]
         draining=(),
         failure=None,
         failed=None,
-        promoted=False,
         history=(),
         wake=None,
         serving=record.name,

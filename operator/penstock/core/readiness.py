@@ -74,7 +74,7 @@ def _course(standing: Standing, stable: RevisionStatus | None, available: str) -
         return Verdict("Working", standing.failure.reason, f"{name}: {standing.failure.message}")
     if standing.candidate and standing.decision:
         return _progress(standing.candidate.name, standing.decision)
-    if stable and stable.ready_replicas == 0 and standing.size > 0 and not standing.promoted:
+    if stable and stable.ready_replicas == 0 and standing.size > 0:
         return Verdict("Working", Reason.NOT_SERVING, available)
     return Verdict("Done", Reason.READY, available)
 

@@ -58,7 +58,6 @@ class Standing:
     failure: Failure | None
     failed: FailedRevision | None
     """The revision that the spec asks for and that is not tried again."""
-    promoted: bool
     history: tuple[HistoryEntry, ...]
     wake: datetime | None
     serving: str | None
@@ -256,7 +255,7 @@ def _promote(scene: _Scene, candidate: RevisionRecord, outcome: Outcome, decisio
         roles.history, candidate.name, "Promoted", outcome.reason, roles.candidate_since, now, outcome.by
     )
     live = replace(roles, stable=candidate, since=timestamp(now), serving=candidate.name, history=history)
-    return replace(_standing(replace(scene, roles=live), decision=decision), promoted=True)
+    return _standing(replace(scene, roles=live), decision=decision)
 
 
 def _fail(
@@ -298,7 +297,6 @@ def _standing(
         draining=tuple(sorted(drains)),
         failure=failure,
         failed=roles.failed,
-        promoted=False,
         history=roles.history,
         wake=min((moment for moment in wakes if moment and moment > now), default=None),
         serving=roles.serving,
