@@ -66,7 +66,7 @@ golden: $(VENV)/installed ## write the golden files anew; read the diff
 
 # each worker collects everything: half of that time is rewriting asserts, which is kept where bytecode may be kept
 .PHONY: unit
-unit: $(VENV)/installed ## unit and property tests (under 60 s)
+unit: $(VENV)/installed ## unit and property tests (about a minute)
 	@env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest -q $(SIDE_BY_SIDE) tests/unit
 
 .PHONY: integration
